@@ -1,0 +1,96 @@
+// Package config turns TOML text into a typed, immutable Config with all defaults filled in, or into errors that name
+// file, line, column and the fix. It reads no files and knows no kernel: callers hand it text.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the whole configuration. It is never modified after Parse.
+type Config struct {
+	StateDir    string       // leases, DUID, ledger; default /var/lib/uplinkd
+	RunDir      string       // control socket; default /run/uplinkd
+	TableBase   uint32       // routing table of uplink u is TableBase+u; default 1000
+	RuleBase    RuleBase     // priorities of the routing rules
+	Uplinks     []Uplink     // in the order of the file
+	Downstreams []Downstream // in the order of the file
+	Hooks       []Hook       // in the order of the file
+}
+
+// RuleBase holds the priorities of uplinkd's routing rules (ip-rule(8) "pref"); see facts on multihoming for who else
+// uses which range. Each may be set in the config's [rules] section.
+type RuleBase struct {
+	Main   uint32 // rules.main, default 1000: from all lookup main suppress_prefixlength 0
+	OIF    uint32 // rules.oif, default 9000: +u: oif UPLINK lookup TABLE
+	From   uint32 // rules.from, default 10000: +u: from DELEGATION lookup TABLE
+	Strict uint32 // rules.strict, default 19999: from 2000::/3 iif DOWNSTREAM unreachable
+}
+
+// Position is where a section or key stands, for messages: "uplinkd.toml:3:1". Line and column count from 1.
+type Position struct {
+	File         string
+	Line, Column int
+}
+
+// Uplink is a section [uplink.NAME].
+type Uplink struct {
+	Name      string
+	Interface string
+	Metric    uint32 // of its default routes; lower wins; default 1024, 1 … 4294967294
+	DHCPv6    DHCPv6
+	Pos       Position
+}
+
+// DHCPv6 are the keys dhcpv6.* of an uplink.
+type DHCPv6 struct {
+	Length      uint8         // dhcpv6.length: prefix length hint, 0 (none) or 1 … 64
+	RapidCommit bool          // dhcpv6.rapid_commit, default true: ask for the two-message exchange; servers that do not offer it ignore the wish
+	Release     bool          // dhcpv6.release, default false: Release on stop (RFC 9096 WPD-9: should not)
+	Delay       bool          // dhcpv6.delay, default true: random delay of up to 1 s before the first Solicit (RFC 9915 §18.2.1, SHOULD)
+	ReportAfter time.Duration // dhcpv6.report_after, default 15s: an uplink that has not answered by then no longer holds back the removal of what belongs to nobody
+}
+
+// Kind is the use of a subnet; see design: more kinds come later.
+type Kind string
+
+// Access is a downstream on which hosts sit: address, on-link route, RA.
+const Access Kind = "access"
+
+// Downstream is a section [downstream.NAME].
+type Downstream struct {
+	Name      string
+	Interface string
+	Kind      Kind       // default access
+	From      []string   // uplink names; empty: all uplinks. A single string is accepted too
+	Subnet    int64      // explicit subnet id, or AutoSubnet; written as integer (5, 0x5)
+	Length    uint8      // prefix length of the subnet, default 64, 1 … 128; RA is only sent for 64
+	Address   netip.Addr // host part of the router's address, default ::1
+	RA        RA
+	Pos       Position
+}
+
+// AutoSubnet is Downstream.Subnet when the planner chooses.
+const AutoSubnet = -1
+
+// RA are the keys ra.* of a downstream. Names and defaults follow RFC 4861 §6.2.1 and RFC 9096.
+type RA struct {
+	Enabled           bool          // ra.enabled, default true
+	MaxInterval       time.Duration // ra.max_interval: MaxRtrAdvInterval, default 600s, 4s … 1800s
+	MinInterval       time.Duration // ra.min_interval: MinRtrAdvInterval, default max_interval/3, at least 3s, at most 0.75*max_interval
+	RouterLifetime    time.Duration // ra.router_lifetime, default 1800s, 0 … 9000s
+	PreferredLifetime time.Duration // ra.preferred_lifetime: cap, default 2700s (RFC 9096 ND_PREFERRED_LIMIT)
+	ValidLifetime     time.Duration // ra.valid_lifetime: cap, default 5400s (ND_VALID_LIMIT)
+	DNS               []netip.Addr  // ra.dns: RDNSS to announce instead of the lease's
+	MTU               uint32        // ra.mtu, 0: none; 1280 …
+}
+
+// Hook is a section [hook.NAME].
+type Hook struct {
+	Name    string
+	Run     []string      // run: path and arguments, a string is one path; no shell
+	Dialect string        // dialect, default "uplinkd"; the only one yet
+	On      []string      // on: event patterns such as "prefix.new", "prefix.*", "*"; default ["*"]
+	Timeout time.Duration // timeout, default 30s
+	Pos     Position
+}

@@ -1,0 +1,172 @@
+package policy
+
+import (
+	"net/netip"
+	"time"
+
+	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
+)
+
+// World is the snapshot of facts that planning starts from.
+type World struct {
+	Now     time.Time
+	Links   map[string]kernel.Link // by name
+	Uplinks map[string]UplinkFacts // by uplink name; an absent one has not reported
+}
+
+// UplinkFacts is what is known of one uplink.
+type UplinkFacts struct {
+	Reported    bool      // the DHCPv6 client has a lease, has asked in vain for a while, or has no link
+	Delegations []Granted // sorted by prefix
+	Routers     []Router  // default routers from RAs, best first
+	DNS         []netip.Addr
+	Search      []string
+}
+
+// Granted is a prefix that a server delegated.
+type Granted struct {
+	Prefix                     netip.Prefix
+	PreferredUntil, ValidUntil lifetime.Deadline
+}
+
+// Router is a default router learnt from an RA on an uplink.
+type Router struct {
+	Address netip.Addr // link-local
+	Until   lifetime.Deadline
+}
+
+// State is the renumbering state of a delegation.
+type State string
+
+// A delegation goes through these in this order; every consumer follows.
+const (
+	New        State = "new" // known, rows not yet confirmed in the kernel
+	Preferred  State = "preferred"
+	Deprecated State = "deprecated" // preferred lifetime over: no new connections
+	Expired    State = "expired"    // valid lifetime over or withdrawn: only announced with lifetimes 0
+)
+
+// Site is the whole plan as a value.
+type Site struct {
+	Now         time.Time    `json:"now"`
+	Uplinks     []Uplink     `json:"uplinks"`     // in the order of the config
+	Downstreams []Downstream `json:"downstreams"` // in the order of the config
+}
+
+// Uplink is one way to the Internet.
+type Uplink struct {
+	Name         string            `json:"name"`
+	Interface    string            `json:"interface"`
+	Number       uint32            `json:"number"` // u: its table is TableBase+u; stable, from the ledger
+	Table        uint32            `json:"table"`
+	Metric       uint32            `json:"metric"`
+	Up           bool              `json:"up"`     // link up, with carrier and a default router
+	Reason       string            `json:"reason"` // why it is not up, in words: "no carrier"; "" when up
+	Link         bool              `json:"link"`   // the interface exists and is administratively up
+	Gateway      netip.Addr        `json:"gateway,omitzero"`
+	GatewayUntil lifetime.Deadline `json:"gateway_until,omitzero"`
+	Delegations  []Delegation      `json:"delegations"`
+	DNS          []netip.Addr      `json:"dns,omitempty"`
+	Search       []string          `json:"search,omitempty"`
+	Config       string            `json:"config"` // "uplink.fiber (uplinkd.toml:1)"
+}
+
+// Delegation is one prefix on an uplink.
+type Delegation struct {
+	Prefix         netip.Prefix      `json:"prefix"`
+	PreferredUntil lifetime.Deadline `json:"preferred_until"`
+	ValidUntil     lifetime.Deadline `json:"valid_until"`
+	State          State             `json:"state"`
+}
+
+// Downstream is a use of delegations.
+type Downstream struct {
+	Name      string       `json:"name"`
+	Interface string       `json:"interface"`
+	Kind      string       `json:"kind"`
+	Link      bool         `json:"link"` // the interface exists and is administratively up
+	Subnets   []Subnet     `json:"subnets"`
+	Announce  Announcement `json:"announce"`
+	Config    string       `json:"config"`
+}
+
+// Subnet is what one downstream gets of one delegation.
+type Subnet struct {
+	Downstream     string            `json:"downstream"`
+	Interface      string            `json:"interface"` // of the downstream
+	Uplink         string            `json:"uplink"`
+	Delegation     netip.Prefix      `json:"delegation"`
+	ID             uint64            `json:"id"`
+	Prefix         netip.Prefix      `json:"prefix"`
+	Address        netip.Prefix      `json:"address"` // the router's own, with the subnet's length
+	PreferredUntil lifetime.Deadline `json:"preferred_until"`
+	ValidUntil     lifetime.Deadline `json:"valid_until"`
+	State          State             `json:"state"`
+}
+
+// Announcement is what a downstream's router advertisements say, with deadlines; radv turns it into bytes.
+type Announcement struct {
+	Send           bool              `json:"send"`
+	Router         bool              `json:"router"`          // be a default router (RFC 7084 G-4: only with a way out)
+	RouterLifetime time.Duration     `json:"router_lifetime"` // while Router
+	MinInterval    time.Duration     `json:"min_interval"`
+	MaxInterval    time.Duration     `json:"max_interval"`
+	MTU            uint32            `json:"mtu,omitempty"`
+	Prefixes       []AnnouncedPrefix `json:"prefixes"` // current ones, then stale ones; each group sorted
+	DNS            []netip.Addr      `json:"dns,omitempty"`
+	Search         []string          `json:"search,omitempty"`
+}
+
+// AnnouncedPrefix is one Prefix Information option. Caps bound what is sent: min(cap, what is left of the deadline).
+type AnnouncedPrefix struct {
+	Prefix                     netip.Prefix `json:"prefix"`
+	PreferredUntil, ValidUntil lifetime.Deadline
+	PreferredCap, ValidCap     time.Duration
+	Stale                      bool `json:"stale"` // lifetimes 0/0 (RFC 9096 §3.5), whatever the deadlines say
+}
+
+// Problem is a finding of planning.
+type Problem struct {
+	Path    string `json:"path"`    // of the config: "downstream.lan"
+	Code    string `json:"code"`    // stable, for programs: "delegation-too-short"
+	Message string `json:"message"` // for people: what, on which object, what to do
+}
+
+// Ledger is what planning must remember across restarts. It is a value: Plan returns the next one. The engine keeps it
+// on disk; "written before used" holds for Announced, the rest can be recomputed.
+type Ledger struct {
+	Uplinks   map[string]uint32            `json:"uplinks"`   // uplink name → number u
+	Subnets   map[string]uint64            `json:"subnets"`   // downstream name → subnet id last used
+	Announced map[string][]AnnouncedRecord `json:"announced"` // downstream name → prefixes that hosts may still use
+}
+
+// AnnouncedRecord is a prefix that was announced on a downstream and the latest moment at which a host may still hold it.
+type AnnouncedRecord struct {
+	Prefix netip.Prefix      `json:"prefix"`
+	Until  lifetime.Deadline `json:"until"`
+}
+
+// Event is a semantic change of the site. Kind is one of the Event* constants.
+type Event struct {
+	Kind      string       `json:"event"`
+	Uplink    string       `json:"uplink,omitempty"`
+	Interface string       `json:"interface,omitempty"` // of the uplink
+	Prefix    netip.Prefix `json:"prefix,omitzero"`     // the delegation
+	OldPrefix netip.Prefix `json:"old_prefix,omitzero"` // prefix.changed: the one that was replaced
+	Preferred uint32       `json:"preferred,omitempty"` // seconds left, 4294967295 for ever
+	Valid     uint32       `json:"valid,omitempty"`     // seconds left
+	Subnets   []Subnet     `json:"subnets,omitempty"`   // of the delegation, one per downstream
+	Gateway   netip.Addr   `json:"gateway,omitzero"`
+}
+
+// Event kinds.
+const (
+	PrefixNew        = "prefix.new"        // a delegation is in use for the first time
+	PrefixChanged    = "prefix.changed"    // its lifetimes were extended or cut other than by time passing
+	PrefixDeprecated = "prefix.deprecated" // its preferred lifetime is over
+	PrefixLost       = "prefix.lost"       // its valid lifetime is over or it was withdrawn
+	PrefixRestored   = "prefix.restored"   // a lost or deprecated one is back
+	UplinkUp         = "uplink.up"
+	UplinkDown       = "uplink.down"
+)
