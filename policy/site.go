@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"uplinkd/internal/config"
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/lifetime"
 )
@@ -36,22 +37,22 @@ type Router struct {
 	Until   lifetime.Deadline
 }
 
-// State is the renumbering state of a delegation.
+// State is the renumbering state of a delegation while it is on the site. The states before and after, new and expired,
+// are the events prefix.new and prefix.lost; what is left of an expired delegation is its stale announcement.
 type State string
 
 // A delegation goes through these in this order; every consumer follows.
 const (
-	New        State = "new" // known, rows not yet confirmed in the kernel
 	Preferred  State = "preferred"
 	Deprecated State = "deprecated" // preferred lifetime over: no new connections
-	Expired    State = "expired"    // valid lifetime over or withdrawn: only announced with lifetimes 0
 )
 
 // Site is the whole plan as a value.
 type Site struct {
-	Now         time.Time    `json:"now"`
-	Uplinks     []Uplink     `json:"uplinks"`     // in the order of the config
-	Downstreams []Downstream `json:"downstreams"` // in the order of the config
+	Now         time.Time       `json:"now"`
+	Uplinks     []Uplink        `json:"uplinks"`     // in the order of the config
+	Downstreams []Downstream    `json:"downstreams"` // in the order of the config
+	Rules       config.RuleBase `json:"-"`
 }
 
 // Uplink is one way to the Internet.
@@ -141,11 +142,16 @@ type Ledger struct {
 	Announced map[string][]AnnouncedRecord `json:"announced"` // downstream name → prefixes that hosts may still use
 }
 
-// AnnouncedRecord is a prefix that was announced on a downstream and the latest moment at which a host may still hold it.
+// AnnouncedRecord is a prefix that was announced on a downstream. While it is current, Until is Forever; from the plan
+// on in which it is not, Until is the moment by which no host can hold it any more (the valid lifetime last announced
+// was at most the cap). Until then it is announced with lifetimes 0 (RFC 9096 §3.5), also after a restart.
 type AnnouncedRecord struct {
 	Prefix netip.Prefix      `json:"prefix"`
 	Until  lifetime.Deadline `json:"until"`
 }
+
+// maxStale bounds the stale prefixes kept per downstream: an RA has to fit into 1280 octets beside the current ones.
+const maxStale = 16
 
 // Event is a semantic change of the site. Kind is one of the Event* constants.
 type Event struct {
@@ -153,20 +159,20 @@ type Event struct {
 	Uplink    string       `json:"uplink,omitempty"`
 	Interface string       `json:"interface,omitempty"` // of the uplink
 	Prefix    netip.Prefix `json:"prefix,omitzero"`     // the delegation
-	OldPrefix netip.Prefix `json:"old_prefix,omitzero"` // prefix.changed: the one that was replaced
+	OldPrefix netip.Prefix `json:"old_prefix,omitzero"` // prefix.changed: the one that is replaced
 	Preferred uint32       `json:"preferred,omitempty"` // seconds left, 4294967295 for ever
 	Valid     uint32       `json:"valid,omitempty"`     // seconds left
 	Subnets   []Subnet     `json:"subnets,omitempty"`   // of the delegation, one per downstream
 	Gateway   netip.Addr   `json:"gateway,omitzero"`
 }
 
-// Event kinds.
+// Event kinds, in the order in which one change of the site reports them.
 const (
+	UplinkUp         = "uplink.up"
 	PrefixNew        = "prefix.new"        // a delegation is in use for the first time
-	PrefixChanged    = "prefix.changed"    // its lifetimes were extended or cut other than by time passing
+	PrefixRestored   = "prefix.restored"   // a deprecated or lost one is preferred again
+	PrefixChanged    = "prefix.changed"    // renumbering: Prefix came while OldPrefix was deprecated or lost; besides new and lost
 	PrefixDeprecated = "prefix.deprecated" // its preferred lifetime is over
 	PrefixLost       = "prefix.lost"       // its valid lifetime is over or it was withdrawn
-	PrefixRestored   = "prefix.restored"   // a lost or deprecated one is back
-	UplinkUp         = "uplink.up"
 	UplinkDown       = "uplink.down"
 )

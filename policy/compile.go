@@ -1,0 +1,119 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+
+	"uplinkd/internal/kernel"
+)
+
+var (
+	anywhere6 = netip.MustParsePrefix("::/0")
+	global    = netip.MustParsePrefix("2000::/3")
+)
+
+// metricAggregate is high enough that any route of the user's to part of a delegation wins, and below MetricLast.
+const metricAggregate = 1<<31 - 1
+
+// metricOnLink is what the kernel itself uses for the prefix route of an address (IP6_RT_PRIO_ADDRCONF).
+const metricOnLink = 256
+
+// Compile turns a site into the kernel rows that make it true. Rows on an interface that is missing or down are left
+// out: the kernel would refuse or drop them, and they are planned again when it is back.
+func Compile(s Site) kernel.State {
+	c := compiler{site: s}
+	if len(s.Uplinks) > 0 {
+		c.common()
+	}
+	for _, u := range s.Uplinks {
+		c.uplink(u)
+		for _, g := range u.Delegations {
+			c.delegation(u, g)
+		}
+	}
+	for _, d := range s.Downstreams {
+		c.downstream(d)
+	}
+	return c.state.Normalize()
+}
+
+type compiler struct {
+	site  Site
+	state kernel.State
+}
+
+func (c *compiler) common() {
+	why := kernel.Reason{Config: "every config with an uplink", Rule: "a router forwards"}
+	c.sysctl("net.ipv6.conf.all.forwarding", "1", why)
+	why.Rule = "routes to connected networks come before the choice of an uplink; main's default route does not"
+	c.rule(kernel.Rule{Priority: c.site.Rules.Main, Action: kernel.Unicast, Table: kernel.TableMain, SuppressPrefix: true, Reason: why})
+}
+
+func (c *compiler) uplink(u Uplink) {
+	why := kernel.Reason{Config: u.Config, Uplink: u.Name}
+	if u.Link {
+		dev := "net.ipv6.conf." + sysctlName(u.Interface)
+		why.Rule = "the kernel may number the uplink by SLAAC, but default routes from RAs would carry foreign sources: uplinkd sets them"
+		c.sysctl(dev+".accept_ra_defrtr", "0", why)
+		c.state.Sysctls = append(c.state.Sysctls, kernel.Sysctl{Name: dev + ".accept_ra_rt_info_max_plen", Value: "0", Optional: true, Reason: why})
+		c.sysctl(dev+".accept_ra", "2", why)
+	}
+	why.Rule = "traffic of this uplink's prefixes never falls through to another uplink"
+	c.route(kernel.Route{Table: u.Table, Dst: anywhere6, Metric: kernel.MetricLast, Type: kernel.Unreachable, Reason: why})
+	why.Rule = "sockets bound to the uplink use the uplink's table"
+	c.rule(kernel.Rule{Priority: c.site.Rules.OIF + u.Number, OIF: u.Interface, Action: kernel.Unicast, Table: u.Table, Reason: why})
+	if !u.Link || !u.Gateway.IsValid() {
+		return
+	}
+	why.Rule = "next hop from the router advertisement"
+	next := kernel.Route{Table: u.Table, Dst: anywhere6, Metric: u.Metric, Type: kernel.Unicast, Gateway: u.Gateway, Dev: u.Interface, Reason: why}
+	c.route(next)
+	next.Table, next.Reason.Rule = kernel.TableMain, "the router's own traffic before it has chosen a source"
+	c.route(next)
+}
+
+func (c *compiler) delegation(u Uplink, g Delegation) {
+	why := kernel.Reason{Config: u.Config, Uplink: u.Name, Delegation: g.Prefix}
+	why.Rule = "what no downstream uses of a delegation must not loop between router and provider (RFC 7084 WPD-5)"
+	c.route(kernel.Route{Table: kernel.TableMain, Dst: g.Prefix, Metric: metricAggregate, Type: kernel.Unreachable, Reason: why})
+	why.Rule = "a packet with a source from this delegation leaves through this uplink only"
+	c.rule(kernel.Rule{Priority: c.site.Rules.From + u.Number, From: g.Prefix, Action: kernel.Unicast, Table: u.Table, Reason: why})
+}
+
+func (c *compiler) downstream(d Downstream) {
+	c.rule(kernel.Rule{Priority: c.site.Rules.Strict, From: global, IIF: d.Interface, Action: kernel.Unreachable,
+		Reason: kernel.Reason{Config: d.Config, Downstream: d.Name, Rule: "a global source that belongs to no delegation goes nowhere (BCP 38)"}})
+	if !d.Link {
+		return
+	}
+	for _, s := range d.Subnets {
+		why := kernel.Reason{Config: d.Config, Downstream: d.Name, Uplink: s.Uplink, Delegation: s.Delegation}
+		why.Rule = fmt.Sprintf("subnet %d of the delegation is on-link here", s.ID)
+		c.route(kernel.Route{Table: kernel.TableMain, Dst: s.Prefix, Metric: metricOnLink, Type: kernel.Unicast, Dev: d.Interface, Reason: why})
+		why.Rule = fmt.Sprintf("the router's own address in subnet %d, lifetimes from the lease", s.ID)
+		c.state.Addresses = append(c.state.Addresses, kernel.Address{Dev: d.Interface, Prefix: s.Address, PreferredUntil: s.PreferredUntil,
+			ValidUntil: s.ValidUntil, Reason: why})
+	}
+}
+
+func (c *compiler) sysctl(name, value string, why kernel.Reason) {
+	c.state.Sysctls = append(c.state.Sysctls, kernel.Sysctl{Name: name, Value: value, Reason: why})
+}
+
+func (c *compiler) route(r kernel.Route) { c.state.Routes = append(c.state.Routes, r) }
+
+func (c *compiler) rule(r kernel.Rule) {
+	r.Family = kernel.IPv6
+	c.state.Rules = append(c.state.Rules, r)
+}
+
+// sysctlName writes an interface name the way sysctl(8) does: a dot in it would be a separator.
+func sysctlName(dev string) string {
+	b := []byte(dev)
+	for i := range b {
+		if b[i] == '.' {
+			b[i] = '/'
+		}
+	}
+	return string(b)
+}

@@ -1,0 +1,151 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Events lists what changed between two sites, in the order of the Event constants. Time passing and renewed lifetimes
+// are no events. lost are prefixes known to have been lost before, so that their return reads as restored.
+func Events(old, now Site, lost []netip.Prefix) []Event {
+	var events []Event
+	for _, kind := range []string{UplinkUp, PrefixNew, PrefixRestored, PrefixChanged, PrefixDeprecated, PrefixLost, UplinkDown} {
+		for _, u := range now.Uplinks {
+			was, _ := find(old.Uplinks, u.Name)
+			events = appendEvents(events, kind, change{was, u, old, now, lost})
+		}
+		for _, was := range old.Uplinks {
+			if _, still := find(now.Uplinks, was.Name); !still {
+				gone := Uplink{Name: was.Name, Interface: was.Interface}
+				events = appendEvents(events, kind, change{was, gone, old, now, lost})
+			}
+		}
+	}
+	return events
+}
+
+// change is one uplink before and after.
+type change struct {
+	was, is  Uplink
+	old, now Site
+	lost     []netip.Prefix
+}
+
+func appendEvents(events []Event, kind string, c change) []Event {
+	switch kind {
+	case UplinkUp, UplinkDown:
+		if c.was.Up != c.is.Up && c.is.Up == (kind == UplinkUp) {
+			events = append(events, Event{Kind: kind, Uplink: c.is.Name, Interface: c.is.Interface, Gateway: c.is.Gateway})
+		}
+		return events
+	case PrefixLost:
+		for _, g := range c.was.Delegations {
+			if _, still := c.is.delegation(g.Prefix); !still {
+				events = append(events, c.event(kind, g, c.old, c.now.Now))
+			}
+		}
+		return events
+	case PrefixChanged:
+		return append(events, c.renumbered()...)
+	}
+	for _, g := range c.is.Delegations {
+		if c.kind(g) == kind {
+			events = append(events, c.event(kind, g, c.now, c.now.Now))
+		}
+	}
+	return events
+}
+
+// kind tells what became of a delegation that is there now; "" for nothing.
+func (c change) kind(g Delegation) string {
+	was, existed := c.was.delegation(g.Prefix)
+	switch {
+	case !existed && slices.Contains(c.lost, g.Prefix):
+		return PrefixRestored
+	case !existed:
+		return PrefixNew
+	case was.State == Deprecated && g.State == Preferred:
+		return PrefixRestored
+	case was.State == Preferred && g.State == Deprecated:
+		return PrefixDeprecated
+	}
+	return ""
+}
+
+// renumbered pairs delegations that came with those that were deprecated or lost in the same step.
+func (c change) renumbered() (events []Event) {
+	var came []Delegation
+	for _, g := range c.is.Delegations {
+		if _, existed := c.was.delegation(g.Prefix); !existed && g.State == Preferred {
+			came = append(came, g)
+		}
+	}
+	for _, g := range c.was.Delegations {
+		is, still := c.is.delegation(g.Prefix)
+		if len(came) == 0 || g.State != Preferred || still && is.State == Preferred {
+			continue
+		}
+		e := c.event(PrefixChanged, came[0], c.now, c.now.Now)
+		e.OldPrefix = g.Prefix
+		events = append(events, e)
+		came = append(came[1:], came[0])
+	}
+	return events
+}
+
+// event describes g with its subnets as they stand in site s.
+func (c change) event(kind string, g Delegation, s Site, now time.Time) Event {
+	e := Event{Kind: kind, Uplink: c.is.Name, Interface: c.is.Interface, Prefix: g.Prefix, Gateway: c.is.Gateway,
+		Preferred: g.PreferredUntil.Seconds(now), Valid: g.ValidUntil.Seconds(now)}
+	if kind == PrefixLost {
+		e.Preferred, e.Valid = 0, 0
+	}
+	for _, d := range s.Downstreams {
+		for _, n := range d.Subnets {
+			if n.Delegation == g.Prefix && n.Uplink == c.is.Name {
+				e.Subnets = append(e.Subnets, n)
+			}
+		}
+	}
+	return e
+}
+
+func find(uplinks []Uplink, name string) (Uplink, bool) {
+	i := slices.IndexFunc(uplinks, func(u Uplink) bool { return u.Name == name })
+	if i < 0 {
+		return Uplink{}, false
+	}
+	return uplinks[i], true
+}
+
+func (u Uplink) delegation(p netip.Prefix) (Delegation, bool) {
+	i := slices.IndexFunc(u.Delegations, func(g Delegation) bool { return g.Prefix == p })
+	if i < 0 {
+		return Delegation{}, false
+	}
+	return u.Delegations[i], true
+}
+
+// Without returns the site without the delegations for which drop is true: what has not come about in the kernel must
+// not be announced or reported.
+func (s Site) Without(drop func(uplink string, p netip.Prefix) bool) Site {
+	s.Uplinks = slices.Clone(s.Uplinks)
+	for i, u := range s.Uplinks {
+		s.Uplinks[i].Delegations = slices.DeleteFunc(slices.Clone(u.Delegations), func(g Delegation) bool { return drop(u.Name, g.Prefix) })
+	}
+	s.Downstreams = slices.Clone(s.Downstreams)
+	for i, d := range s.Downstreams {
+		gone := func(n Subnet) bool { return drop(n.Uplink, n.Delegation) }
+		var lost []netip.Prefix
+		for _, n := range d.Subnets {
+			if gone(n) {
+				lost = append(lost, n.Prefix)
+			}
+		}
+		s.Downstreams[i].Subnets = slices.DeleteFunc(slices.Clone(d.Subnets), gone)
+		s.Downstreams[i].Announce.Prefixes = slices.DeleteFunc(slices.Clone(d.Announce.Prefixes),
+			func(a AnnouncedPrefix) bool { return !a.Stale && slices.Contains(lost, a.Prefix) })
+	}
+	return s
+}

@@ -1,0 +1,217 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"uplinkd/internal/config"
+	"uplinkd/internal/lifetime"
+)
+
+// Plan decides what the site is at w.Now: which uplink is up, who gets which subnet, what is announced. It returns what
+// is wrong as problems, sorted by path, and the ledger to use next time. Its arguments are not modified.
+func Plan(cfg *config.Config, w World, led Ledger) (Site, []Problem, Ledger) {
+	p := planner{cfg: cfg, w: w, led: led.clone()}
+	p.site = Site{Now: w.Now, Rules: cfg.RuleBase}
+	for _, u := range cfg.Uplinks {
+		p.site.Uplinks = append(p.site.Uplinks, p.uplink(u))
+	}
+	for _, d := range cfg.Downstreams {
+		p.site.Downstreams = append(p.site.Downstreams, p.downstream(d))
+	}
+	p.subnets()
+	for i := range p.site.Downstreams {
+		p.announce(cfg.Downstreams[i], &p.site.Downstreams[i])
+	}
+	p.forget()
+	slices.SortStableFunc(p.problems, func(a, b Problem) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Code, b.Code)) })
+	return p.site, p.problems, p.led
+}
+
+type planner struct {
+	cfg      *config.Config
+	w        World
+	led      Ledger
+	site     Site
+	problems []Problem
+}
+
+func (p *planner) problem(path, code, format string, args ...any) {
+	p.problems = append(p.problems, Problem{Path: path, Code: code, Message: fmt.Sprintf(format, args...)})
+}
+
+func (p *planner) uplink(c config.Uplink) Uplink {
+	facts := p.w.Uplinks[c.Name]
+	link, exists := p.w.Links[c.Interface]
+	u := Uplink{Name: c.Name, Interface: c.Interface, Metric: c.Metric, Link: exists && link.Up, DNS: facts.DNS, Search: facts.Search,
+		Config: "uplink." + c.Name + " (" + place(c.Pos) + ")"}
+	u.Number = p.number(c.Name)
+	u.Table = p.cfg.TableBase + u.Number
+	for _, r := range facts.Routers {
+		if !r.Until.Over(p.w.Now) {
+			u.Gateway, u.GatewayUntil = r.Address, r.Until
+			break
+		}
+	}
+	switch {
+	case !exists:
+		u.Reason = "interface " + c.Interface + " does not exist"
+		p.problem("uplink."+c.Name, "no-interface", "interface %s does not exist; see: ip link", c.Interface)
+	case !link.Up:
+		u.Reason = "interface " + c.Interface + " is down"
+		p.problem("uplink."+c.Name, "interface-down", "interface %s is down; to use it: ip link set %s up", c.Interface, c.Interface)
+	case !link.Carrier:
+		u.Reason = "no carrier on " + c.Interface
+	case !u.Gateway.IsValid():
+		u.Reason = "no router advertisement with a default router on " + c.Interface
+	default:
+		u.Up = true
+	}
+	for _, g := range facts.Delegations {
+		if g.ValidUntil.Over(p.w.Now) {
+			continue
+		}
+		u.Delegations = append(u.Delegations, Delegation{Prefix: g.Prefix, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil,
+			State: stateAt(g, p)})
+	}
+	slices.SortFunc(u.Delegations, func(a, b Delegation) int { return a.Prefix.Compare(b.Prefix) })
+	return u
+}
+
+func stateAt(g Granted, p *planner) State {
+	if g.PreferredUntil.Over(p.w.Now) {
+		return Deprecated
+	}
+	return Preferred
+}
+
+// number returns the u of an uplink: what the ledger says, else the lowest free one, from 1.
+func (p *planner) number(name string) uint32 {
+	if n, ok := p.led.Uplinks[name]; ok {
+		return n
+	}
+	taken := map[uint32]bool{}
+	for _, n := range p.led.Uplinks {
+		taken[n] = true
+	}
+	n := uint32(1)
+	for taken[n] {
+		n++
+	}
+	p.led.Uplinks[name] = n
+	return n
+}
+
+func (p *planner) downstream(c config.Downstream) Downstream {
+	link, exists := p.w.Links[c.Interface]
+	d := Downstream{Name: c.Name, Interface: c.Interface, Kind: string(c.Kind), Link: exists && link.Up,
+		Config: "downstream." + c.Name + " (" + place(c.Pos) + ")"}
+	switch {
+	case !exists:
+		p.problem("downstream."+c.Name, "no-interface", "interface %s does not exist; see: ip link", c.Interface)
+	case !link.Up:
+		p.problem("downstream."+c.Name, "interface-down", "interface %s is down; to use it: ip link set %s up", c.Interface, c.Interface)
+	}
+	return d
+}
+
+// announce fills in what the router advertisements of d say, and keeps the record of what hosts may still hold.
+func (p *planner) announce(c config.Downstream, d *Downstream) {
+	a := Announcement{Send: c.RA.Enabled && d.Link, RouterLifetime: c.RA.RouterLifetime, MinInterval: c.RA.MinInterval,
+		MaxInterval: c.RA.MaxInterval, MTU: c.RA.MTU, DNS: c.RA.DNS}
+	for _, s := range d.Subnets {
+		if s.Prefix.Bits() != 64 || !c.RA.Enabled {
+			continue
+		}
+		u := p.uplinkNamed(s.Uplink)
+		a.Router = a.Router || u.Up
+		a.Prefixes = append(a.Prefixes, AnnouncedPrefix{Prefix: s.Prefix, PreferredUntil: s.PreferredUntil, ValidUntil: s.ValidUntil,
+			PreferredCap: c.RA.PreferredLifetime, ValidCap: c.RA.ValidLifetime})
+		if len(c.RA.DNS) == 0 {
+			a.DNS = appendNew(a.DNS, u.DNS)
+		}
+		a.Search = appendNew(a.Search, u.Search)
+	}
+	slices.SortFunc(a.Prefixes, func(x, y AnnouncedPrefix) int { return x.Prefix.Compare(y.Prefix) })
+	records := p.records(c, a)
+	for _, r := range records {
+		if !r.Until.IsForever() {
+			a.Prefixes = append(a.Prefixes, AnnouncedPrefix{Prefix: r.Prefix, Stale: true})
+		}
+	}
+	if len(records) > 0 {
+		p.led.Announced[d.Name] = records
+	} else {
+		delete(p.led.Announced, d.Name)
+	}
+	d.Announce = a
+}
+
+// records returns the next ledger entry of a downstream: what is announced now, and what was and is not over yet.
+func (p *planner) records(c config.Downstream, a Announcement) (records []AnnouncedRecord) {
+	current := func(q netip.Prefix) bool {
+		return slices.ContainsFunc(a.Prefixes, func(x AnnouncedPrefix) bool { return x.Prefix == q })
+	}
+	for _, r := range p.led.Announced[c.Name] {
+		if current(r.Prefix) || !c.RA.Enabled {
+			continue
+		}
+		if r.Until.IsForever() {
+			r.Until = lifetime.Until(p.w.Now.Add(c.RA.ValidLifetime))
+		}
+		if !r.Until.Over(p.w.Now) {
+			records = append(records, r)
+		}
+	}
+	slices.SortFunc(records, func(x, y AnnouncedRecord) int { return cmp.Or(y.Until.Compare(x.Until), x.Prefix.Compare(y.Prefix)) })
+	records = records[:min(len(records), maxStale)]
+	for _, x := range a.Prefixes {
+		records = append(records, AnnouncedRecord{Prefix: x.Prefix, Until: lifetime.Forever()})
+	}
+	slices.SortFunc(records, func(x, y AnnouncedRecord) int { return x.Prefix.Compare(y.Prefix) })
+	return records
+}
+
+// forget drops ledger entries of downstreams that the config no longer has. Numbers of uplinks stay: an uplink that
+// comes back gets its table back.
+func (p *planner) forget() {
+	for name := range p.led.Announced {
+		if !slices.ContainsFunc(p.cfg.Downstreams, func(d config.Downstream) bool { return d.Name == name }) {
+			delete(p.led.Announced, name)
+		}
+	}
+}
+
+// place is where a section stands, for `uplinkd explain`: "uplinkd.toml:3".
+func place(pos config.Position) string { return fmt.Sprintf("%s:%d", pos.File, pos.Line) }
+
+func (p *planner) uplinkNamed(name string) Uplink {
+	i := slices.IndexFunc(p.site.Uplinks, func(u Uplink) bool { return u.Name == name })
+	return p.site.Uplinks[i]
+}
+
+func (l Ledger) clone() Ledger {
+	c := Ledger{Uplinks: maps.Clone(l.Uplinks), Subnets: maps.Clone(l.Subnets), Announced: maps.Clone(l.Announced)}
+	if c.Uplinks == nil {
+		c.Uplinks = map[string]uint32{}
+	}
+	if c.Subnets == nil {
+		c.Subnets = map[string]uint64{}
+	}
+	if c.Announced == nil {
+		c.Announced = map[string][]AnnouncedRecord{}
+	}
+	return c
+}
+
+func appendNew[T comparable](list, more []T) []T {
+	for _, x := range more {
+		if !slices.Contains(list, x) {
+			list = append(list, x)
+		}
+	}
+	return list
+}
