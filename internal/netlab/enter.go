@@ -61,7 +61,7 @@ func enter(ctx context.Context, arg0 string, args []string) (status int, err err
 		}
 		tried = append(tried, err)
 	}
-	return 1, errors.Join(tried...)
+	return 1, fmt.Errorf("%w; %s", errors.Join(tried...), adviceUserns)
 }
 
 func reexec(ctx context.Context, arg0 string, args []string, userns bool) (int, error) {
@@ -89,7 +89,7 @@ func reexec(ctx context.Context, arg0 string, args []string, userns bool) (int, 
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
-		return 1, fmt.Errorf("%w: clone %s: %w; %s", ErrUnavailable, flagNames(userns), err, adviceUserns)
+		return 1, fmt.Errorf("%w: clone %s: %w", ErrUnavailable, flagNames(userns), err)
 	}
 	w.Close()
 	ended := make(chan struct{})
@@ -99,7 +99,7 @@ func reexec(ctx context.Context, arg0 string, args []string, userns bool) (int, 
 	reason, _ := io.ReadAll(io.LimitReader(r, 4096)) // ends when the program has prepared itself, or is gone
 	err = cmd.Wait()
 	if len(reason) > 0 {
-		return 1, fmt.Errorf("%w: %s; %s", ErrUnavailable, reason, adviceUserns)
+		return 1, fmt.Errorf("%w: %s", ErrUnavailable, reason)
 	}
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return exitStatus(exit.ProcessState), nil
@@ -107,7 +107,7 @@ func reexec(ctx context.Context, arg0 string, args []string, userns bool) (int, 
 	return exitStatus(cmd.ProcessState), err
 }
 
-const adviceUserns = "needs root, or user namespaces for this user (sysctls user.max_user_namespaces, " +
+const adviceUserns = "this needs root, or user namespaces for this user (sysctls user.max_user_namespaces, " +
 	"kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
 
 func flagNames(userns bool) string {

@@ -17,6 +17,7 @@ type Lab struct {
 
 	mu        sync.Mutex
 	err       error
+	closed    bool
 	spaces    []*NS
 	processes []*Process
 }
@@ -85,9 +86,9 @@ func (l *Lab) Close() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.keeper != nil {
+	if !l.closed {
+		l.closed = true
 		close(l.keeper)
-		l.keeper = nil
 	}
 	if l.t == nil {
 		_ = os.RemoveAll(l.dir)

@@ -38,7 +38,7 @@ func (n *NS) start(p *Process) error {
 	l := n.lab
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.keeper == nil {
+	if l.closed {
 		return fmt.Errorf("in namespace %s: start %s: the lab is closed", n.Name, p.cmd)
 	}
 	p.log = filepath.Join(l.dir, fmt.Sprintf("%s-%d.log", n.Name, len(l.processes)))
