@@ -1,9 +1,11 @@
 package pd
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // DUID is a DHCP unique identifier: an opaque string of 3 to 130 octets (RFC 9915 §11.1: type and 1 to 128 octets),
@@ -49,4 +51,26 @@ func (d *DUID) UnmarshalText(b []byte) (err error) {
 	}
 	*d, err = ParseDUID(string(b))
 	return err
+}
+
+// Types of DUID (RFC 9915 §11.2, §11.5) and the hardware type of Ethernet.
+const (
+	duidLLT          = 1
+	duidUUID         = 4
+	hardwareEthernet = 1
+)
+
+// NewDUID makes a DUID to be kept for ever: one of link-layer address and time (DUID-LLT) if there is a mac, else one of
+// 16 random octets (DUID-UUID), for routers with nothing but PPP. It panics if it needs random and that is shorter.
+func NewDUID(mac []byte, now time.Time, random []byte) DUID {
+	if len(mac) == 0 {
+		uuid := [16]byte(random)
+		uuid[6] = uuid[6]&0x0f | 0x40 // RFC 9562 §5.4: version 4
+		uuid[8] = uuid[8]&0x3f | 0x80 // variant of RFC 9562
+		return DUID(append([]byte{0, duidUUID}, uuid[:]...))
+	}
+	epoch := time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
+	b := []byte{0, duidLLT, 0, hardwareEthernet}
+	b = binary.BigEndian.AppendUint32(b, uint32(now.Unix()-epoch.Unix()))
+	return DUID(append(b, mac[:min(len(mac), 130-len(b))]...))
 }

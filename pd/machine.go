@@ -2,7 +2,10 @@ package pd
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"time"
+
+	"uplinkd/internal/lifetime"
 )
 
 // Config is what a Machine needs to know of its uplink. It never changes in the life of a Machine.
@@ -68,23 +71,150 @@ const (
 // Machine is the DHCPv6 client state machine of RFC 9915 §18.2 for one uplink and one IA_PD. It is not safe for
 // concurrent use and does nothing by itself: the driver calls Step when something happens or when Deadline has come.
 type Machine struct {
-	cfg Config
-	rnd *rand.Rand
+	cfg      Config
+	rnd      *rand.Rand
+	now      time.Time // of the latest Step
+	state    state
+	lease    Lease
+	previous []netip.Prefix // what was held last: the hint of the next Solicit
+	x        exchange       // the running one; meaningless in the states idle and bound
+	offers   []offer        // soliciting: collected so far; requesting: what to fall back on, best first
+	target   target         // whom a Request or Release addresses, and about what
+	sends    window
+	failures int       // rounds of discovery that ended without a lease since the last one that gave one
+	asked    time.Time // when InputRenew last had an effect, or will have it
+	out      []Output
 }
 
-// NewMachine returns a machine that waits for InputLinkUp. saved is the lease from before, the zero Lease if there is
-// none; what of it is over at now is ignored. rnd is the source of transaction ids and jitter.
-func NewMachine(cfg Config, saved Lease, now time.Time, rnd *rand.Rand) *Machine { panic("not yet") }
+// target is the server and the prefixes of a Request or a Release. They stay the same in retransmissions.
+type target struct {
+	server   DUID
+	prefixes []netip.Prefix
+}
 
-// Step takes in what happened at now and returns what to do.
-func (m *Machine) Step(now time.Time, in Input) []Output { panic("not yet") }
+type state uint8
+
+const (
+	idle state = iota
+	soliciting
+	requesting
+	bound
+	renewing
+	rebinding
+	confirming
+	releasing
+)
+
+var stateNames = [...]string{"waiting for link", "soliciting", "requesting", "bound", "renewing", "rebinding",
+	"confirming stored lease", "releasing"}
+
+// NewMachine returns a machine that waits for InputLinkUp. saved is the lease from before, the zero Lease if there is
+// none; what of it is over at now is ignored, and a lease of another IAID serves only as a hint. rnd is the source of
+// transaction ids (which should be unpredictable, §16.1) and jitter.
+func NewMachine(cfg Config, saved Lease, now time.Time, rnd *rand.Rand) *Machine {
+	m := &Machine{cfg: cfg, rnd: rnd, now: now}
+	m.lease = restored(saved, now)
+	m.remember(m.lease.Prefixes)
+	if m.lease = m.lease.At(now); m.lease.IAID != cfg.IAID || len(m.lease.Prefixes) == 0 {
+		m.lease = Lease{SolMaxRT: m.lease.SolMaxRT}
+	}
+	return m
+}
+
+// Step takes in what happened at now and returns what to do. Time does not go back within a machine: an earlier now
+// than that of the step before counts as that one.
+func (m *Machine) Step(now time.Time, in Input) []Output {
+	if now.Before(m.now) {
+		now = m.now
+	}
+	m.now, m.out = now, nil
+	m.expire(now)
+	switch in.Kind {
+	case InputLinkUp:
+		m.linkUp(now)
+	case InputLinkDown:
+		m.linkDown()
+	case InputMessage:
+		m.receive(now, in.Message)
+	case InputRenew:
+		m.ask(now)
+	case InputRelease:
+		m.release(now)
+	}
+	for m.act(now) {
+	}
+	return m.out
+}
+
+// act does one thing that is due at now and reports whether there was one. It comes to rest: every way through it ends
+// in a transmission, and a transmission moves the next one into the future.
+func (m *Machine) act(now time.Time) bool {
+	switch {
+	case (m.state == bound || m.state == renewing) && m.lease.T2.Over(now):
+		m.startRebind(now)
+	case m.state == bound && m.lease.T1.Over(now):
+		m.startRenew(now)
+	case m.exchanging() && !m.x.next.After(now):
+		m.timeout(now)
+	default:
+		return false
+	}
+	return true
+}
 
 // Deadline is when Step wants to be called with InputTimer next; ok is false when only an input can change anything.
-func (m *Machine) Deadline() (t time.Time, ok bool) { panic("not yet") }
+// It lies after the now of the latest Step.
+func (m *Machine) Deadline() (t time.Time, ok bool) {
+	d := lifetime.Forever()
+	for _, p := range m.lease.Prefixes {
+		d = lifetime.Min(d, p.ValidUntil)
+	}
+	if m.state == bound {
+		d = lifetime.Min(d, m.lease.T1)
+	}
+	if m.state == bound || m.state == renewing {
+		d = lifetime.Min(d, m.lease.T2)
+	}
+	if m.exchanging() {
+		d = lifetime.Min(d, lifetime.Until(m.x.next))
+	}
+	return d.Time()
+}
 
 // State is the name of the machine's state, for people: "waiting for link", "soliciting", "requesting", "bound",
 // "renewing", "rebinding", "confirming stored lease", "releasing".
-func (m *Machine) State() string { panic("not yet") }
+func (m *Machine) State() string { return stateNames[m.state] }
 
-// Lease is the current lease; the zero Lease if there is none.
-func (m *Machine) Lease() Lease { panic("not yet") }
+// Lease is the current lease; the zero Lease, apart from SolMaxRT, if there is none.
+func (m *Machine) Lease() Lease { return m.lease }
+
+// exchanging reports whether a message exchange is running.
+func (m *Machine) exchanging() bool { return m.state != idle && m.state != bound }
+
+// receive takes in a message. What does not answer the running exchange is dropped without a trace.
+func (m *Machine) receive(now time.Time, msg Message) {
+	if !m.exchanging() || !m.answers(msg) {
+		return
+	}
+	switch {
+	case msg.Type == Advertise && m.state == soliciting:
+		m.advertised(now, msg)
+	case msg.Type == Reply && m.state == soliciting:
+		// §18.2.1: while soliciting only a Reply with Rapid Commit counts, and only if we asked for it.
+		if m.cfg.RapidCommit && msg.RapidCommit {
+			m.granted(now, msg)
+		}
+	case msg.Type == Reply && m.state == requesting:
+		m.granted(now, msg)
+	case msg.Type == Reply && m.state == releasing:
+		m.learnSolMaxRT(msg.SolMaxRT)
+		m.released() // §18.2.10.2: whatever its status
+	case msg.Type == Reply:
+		m.extended(now, msg)
+	}
+}
+
+// answers reports whether msg has the transaction id and our identity (§16.3, §16.10).
+func (m *Machine) answers(msg Message) bool {
+	return m.x.sent > 0 && msg.XID == m.x.xid && msg.ClientID == m.cfg.ClientID && msg.ServerID.Valid()
+}
