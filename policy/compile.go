@@ -51,7 +51,7 @@ func (c *compiler) common() {
 
 func (c *compiler) uplink(u Uplink) {
 	why := kernel.Reason{Config: u.Config, Uplink: u.Name}
-	if u.Link {
+	if u.Present {
 		dev := "net.ipv6.conf." + sysctlName(u.Interface)
 		why.Rule = "the kernel may number the uplink by SLAAC, but default routes from RAs would carry foreign sources: uplinkd sets them"
 		c.sysctl(dev+".accept_ra_defrtr", "0", why)

@@ -46,7 +46,7 @@ func (p *planner) problem(path, code, format string, args ...any) {
 func (p *planner) uplink(c config.Uplink) Uplink {
 	facts := p.w.Uplinks[c.Name]
 	link, exists := p.w.Links[c.Interface]
-	u := Uplink{Name: c.Name, Interface: c.Interface, Metric: c.Metric, Link: exists && link.Up, DNS: facts.DNS, Search: facts.Search,
+	u := Uplink{Name: c.Name, Interface: c.Interface, Metric: c.Metric, Present: exists, Link: exists && link.Up, DNS: facts.DNS, Search: facts.Search,
 		Config: "uplink." + c.Name + " (" + place(c.Pos) + ")"}
 	u.Number = p.number(c.Name)
 	u.Table = p.cfg.TableBase + u.Number

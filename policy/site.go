@@ -62,9 +62,10 @@ type Uplink struct {
 	Number       uint32            `json:"number"` // u: its table is TableBase+u; stable, from the ledger
 	Table        uint32            `json:"table"`
 	Metric       uint32            `json:"metric"`
-	Up           bool              `json:"up"`     // link up, with carrier and a default router
-	Reason       string            `json:"reason"` // why it is not up, in words: "no carrier"; "" when up
-	Link         bool              `json:"link"`   // the interface exists and is administratively up
+	Up           bool              `json:"up"`      // link up, with carrier and a default router
+	Reason       string            `json:"reason"`  // why it is not up, in words: "no carrier"; "" when up
+	Present      bool              `json:"present"` // the interface exists
+	Link         bool              `json:"link"`    // the interface exists and is administratively up
 	Gateway      netip.Addr        `json:"gateway,omitzero"`
 	GatewayUntil lifetime.Deadline `json:"gateway_until,omitzero"`
 	Delegations  []Delegation      `json:"delegations"`

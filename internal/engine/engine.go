@@ -1,0 +1,205 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"uplinkd/internal/config"
+	"uplinkd/internal/kernel"
+	"uplinkd/pd"
+	"uplinkd/policy"
+)
+
+// Kernel is what the engine needs of the kernel.
+type Kernel interface {
+	// Links returns all interfaces of the network namespace.
+	Links(ctx context.Context) ([]kernel.Link, error)
+	// Read returns the owned rows, canonical. An incomplete dump is an error, never a smaller State.
+	Read(ctx context.Context, s kernel.Scope) (kernel.State, error)
+	// Apply carries out a plan and says what came of it. It is the only writer.
+	Apply(ctx context.Context, p kernel.Plan) kernel.Report
+}
+
+// Store keeps small values over restarts (pd/store.Dir). Both calls may take milliseconds: they wait for the disk.
+type Store interface {
+	ReadJSON(name string, version int, v any) error
+	WriteJSON(name string, version int, v any) error
+	SaveLease(uplink string, l pd.Lease) error
+}
+
+// Options are what an Engine is made of. Functions are called on the engine's goroutine and must not block; nil ones
+// are not called.
+type Options struct {
+	Config  *config.Config
+	Kernel  Kernel
+	Store   Store
+	Log     *slog.Logger
+	BootID  string              // of the running kernel: another one than last time means that every event is new again
+	Leases  map[string]pd.Lease // stored leases by uplink
+	Version string
+	Damaged error // what errors.Is finds in a ReadJSON error when the file was set aside as damaged
+
+	NoOwnerMark bool // addresses carry no IFA_PROTO on this kernel (before 5.18): the ledger is their owner mark
+
+	Links    func([]kernel.Link)                            // links changed
+	Announce func(downstream string, a policy.Announcement) // what router advertisements say now
+	Events   func(events []policy.Event, site policy.Site)  // after the kernel has followed and the ledger is on disk
+	Ready    func()                                         // once: after the first successful reconcile
+	Alive    func()                                         // after every iteration that did not fail in reading the kernel
+	Status   func(line string)                              // one line for systemd, when it changed
+}
+
+// Engine is the loop. Make it with New, start Run once; all other methods are safe for concurrent use.
+type Engine struct {
+	opt      Options
+	facts    chan fact
+	hints    chan struct{}
+	written  chan uint64 // generations that the writer has on disk
+	jobs     chan job
+	done     chan struct{}
+	snap     atomic.Pointer[Snapshot]
+	failures atomic.Pointer[string] // why the last write to disk failed; nil: it did not
+	watch    watchers
+
+	// Owned by Run.
+	cfg      *config.Config
+	world    policy.World
+	clients  map[string]ClientStatus
+	ledger   policy.Ledger
+	saved    durable        // what sysctls were, and owned addresses; its Plan is only read at the start
+	lost     []netip.Prefix // delegations lost in this boot, the last ones
+	shown    policy.Site
+	limits   limiter
+	backoff  time.Duration
+	retryAt  time.Time
+	resyncAt time.Time
+	ready    bool
+	status   string
+	gen      uint64
+	pending  []publication // waiting for the writer
+	counters Counters
+	links    []kernel.Link
+}
+
+// New returns an engine; it does nothing before Run.
+func New(opt Options) *Engine {
+	e := &Engine{opt: opt, facts: make(chan fact, 64), hints: make(chan struct{}, 1), written: make(chan uint64, 1),
+		jobs: make(chan job, 64), done: make(chan struct{}), cfg: opt.Config, clients: map[string]ClientStatus{}}
+	e.limits = limiter{rate: 5 * time.Second, burst: 10, keys: map[string]bucket{}}
+	e.world.Uplinks = map[string]policy.UplinkFacts{}
+	e.watch.subscribers = map[chan Item]bool{}
+	e.snap.Store(&Snapshot{Version: opt.Version})
+	return e
+}
+
+// settle is how long netlink noise is collected before the kernel is read again.
+const settle = 30 * time.Millisecond
+
+// Run decides until ctx ends; then it returns nil and leaves the kernel as it is (traffic keeps flowing). It returns an
+// error only when the stored ledger cannot be read for another reason than being absent or damaged.
+func (e *Engine) Run(ctx context.Context) error {
+	defer close(e.done)
+	if err := e.load(); err != nil {
+		return err
+	}
+	written := make(chan struct{})
+	go func() { defer close(written); e.write() }()
+	defer func() { close(e.jobs); <-written }() // what was decided reaches the disk before Run returns
+	e.refreshLinks(ctx)
+	e.adopt(ctx)
+	e.step(ctx)
+	var noise <-chan time.Time
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(time.Until(e.next()))
+		select {
+		case <-ctx.Done():
+			return nil
+		case f := <-e.facts:
+			f(e)
+			e.drain()
+			e.step(ctx)
+		case <-e.hints:
+			if noise == nil {
+				noise = time.After(settle)
+			}
+		case <-noise:
+			noise = nil
+			e.refreshLinks(ctx)
+			e.step(ctx)
+		case gen := <-e.written:
+			e.published(gen)
+		case <-timer.C:
+			if !time.Now().Before(e.resyncAt) {
+				e.refreshLinks(ctx)
+			}
+			e.step(ctx)
+		}
+	}
+}
+
+// drain takes in the facts that are waiting already, so that a burst costs one step.
+func (e *Engine) drain() {
+	for range cap(e.facts) {
+		select {
+		case f := <-e.facts:
+			f(e)
+		default:
+			return
+		}
+	}
+}
+
+// next is when the engine must act although nothing happens: a deadline of the site, a retry, or the resync that finds
+// changes of which the kernel tells nobody.
+func (e *Engine) next() time.Time {
+	at := e.resyncAt
+	sooner := func(t time.Time) {
+		if t.After(e.world.Now) && t.Before(at) {
+			at = t
+		}
+	}
+	if !e.retryAt.IsZero() {
+		sooner(e.retryAt)
+	}
+	for _, d := range deadlines(e.snap.Load().Site, e.ledger) {
+		if t, ok := d.Time(); ok {
+			sooner(t)
+		}
+	}
+	return at
+}
+
+// resync returns a moment 30 to 60 s away: jittered, so that several programs on one machine do not dump in step.
+func resync(now time.Time) time.Time {
+	return now.Add(30*time.Second + time.Duration(rand.Int64N(int64(30*time.Second))))
+}
+
+// adopt takes next hops that are in the kernel from the last run as facts for a minute: a restart must not interrupt
+// traffic until the next router advertisement.
+func (e *Engine) adopt(ctx context.Context) {
+	state, err := e.opt.Kernel.Read(ctx, e.scope(kernel.State{}))
+	if err != nil {
+		e.opt.Log.Warn("read the kernel before the first plan", "err", err)
+		return
+	}
+	site, _, _ := policy.Plan(e.cfg, e.world, e.ledger)
+	for _, u := range site.Uplinks {
+		for _, r := range state.Routes {
+			if r.Table == u.Table && r.Type == kernel.Unicast && r.Dst.Bits() == 0 && r.Dev == u.Interface && r.Gateway.Is6() {
+				f := e.world.Uplinks[u.Name]
+				f.Routers = append(f.Routers, policy.Router{Address: r.Gateway, Until: untilFrom(e.world.Now, adoption)})
+				e.world.Uplinks[u.Name] = f
+			}
+		}
+	}
+}
+
+// adoption is how long a next hop of the last run is believed: long enough for three Router Solicitations
+// (RFC 4861 §6.3.7: 3 times 4 s) and a slow router.
+const adoption = time.Minute

@@ -1,0 +1,154 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"uplinkd/internal/config"
+	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
+	"uplinkd/policy"
+)
+
+// fact is something that happened, as the change it makes to what the engine knows. It runs on the engine's goroutine.
+type fact func(*Engine)
+
+func (e *Engine) send(f fact) {
+	select {
+	case e.facts <- f:
+	case <-e.done:
+	}
+}
+
+// ClientStatus is what is known of the DHCPv6 client of one uplink.
+type ClientStatus struct {
+	State    string    `json:"state"`             // of the machine, in words
+	Failure  string    `json:"failure,omitempty"` // why the last exchange failed
+	Reported bool      `json:"reported"`
+	Lease    pd.Lease  `json:"lease"`
+	Cause    pd.Cause  `json:"cause,omitempty"` // of the last change of the lease
+	Since    time.Time `json:"since"`           // of State
+}
+
+// Client takes in what the client of an uplink says. hasLease is false when only state or failure changed.
+func (e *Engine) Client(uplink string, s ClientStatus, hasLease bool) {
+	e.send(func(e *Engine) {
+		if !e.has(uplink) {
+			return
+		}
+		was := e.clients[uplink]
+		s.Since = was.Since
+		if was.State != s.State {
+			s.Since = time.Now()
+		}
+		if !hasLease {
+			s.Lease, s.Cause = was.Lease, was.Cause
+		} else {
+			e.jobs <- job{lease: &s.Lease, uplink: uplink}
+		}
+		s.Reported = s.Reported || was.Reported
+		e.clients[uplink] = s
+		e.grant(uplink, s.Lease, s.Reported)
+	})
+}
+
+// grant makes a lease a fact of planning.
+func (e *Engine) grant(uplink string, l pd.Lease, reported bool) {
+	f := e.world.Uplinks[uplink]
+	f.Reported = reported
+	f.Delegations = nil
+	for _, p := range l.Prefixes {
+		f.Delegations = append(f.Delegations, policy.Granted(p))
+	}
+	f.DNS, f.Search = l.DNS, l.DomainSearch
+	e.world.Uplinks[uplink] = f
+}
+
+// Routers takes in the default routers of an uplink, best first.
+func (e *Engine) Routers(uplink string, routers []policy.Router) {
+	e.send(func(e *Engine) {
+		if e.has(uplink) {
+			f := e.world.Uplinks[uplink]
+			f.Routers = slices.Clone(routers)
+			e.world.Uplinks[uplink] = f
+		}
+	})
+}
+
+// Hint says that something in the kernel may have changed. It never blocks.
+func (e *Engine) Hint() {
+	select {
+	case e.hints <- struct{}{}:
+	default:
+	}
+}
+
+// Reload replaces the config and returns when the first step with it is done.
+func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
+	done := make(chan struct{})
+	e.send(func(e *Engine) {
+		e.cfg = cfg
+		for name := range e.world.Uplinks {
+			if !e.has(name) {
+				delete(e.world.Uplinks, name)
+				delete(e.clients, name)
+			}
+		}
+		e.limits.forget()
+		go func() { e.send(func(*Engine) { close(done) }) }() // behind this step in the queue
+	})
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("reload: the engine has not taken the new config yet: %w", ctx.Err())
+	case <-e.done:
+		return fmt.Errorf("reload: the engine has stopped")
+	}
+}
+
+func (e *Engine) has(uplink string) bool {
+	return slices.ContainsFunc(e.cfg.Uplinks, func(u config.Uplink) bool { return u.Name == uplink })
+}
+
+// refreshLinks reads the links; those who need sockets on them hear of changes.
+func (e *Engine) refreshLinks(ctx context.Context) {
+	links, err := e.opt.Kernel.Links(ctx)
+	if err != nil {
+		e.opt.Log.Warn("read links", "err", err)
+		return
+	}
+	e.resyncAt = resync(time.Now())
+	if slices.EqualFunc(links, e.links, kernel.Link.Equal) {
+		return
+	}
+	e.links = links
+	e.world.Links = make(map[string]kernel.Link, len(links))
+	for _, l := range links {
+		e.world.Links[l.Name] = l
+	}
+	if e.opt.Links != nil {
+		e.opt.Links(links)
+	}
+}
+
+// deadlines are the moments at which planning has another result.
+func deadlines(s policy.Site, led policy.Ledger) (ds []lifetime.Deadline) {
+	for _, u := range s.Uplinks {
+		ds = append(ds, u.GatewayUntil)
+		for _, g := range u.Delegations {
+			ds = append(ds, g.PreferredUntil, g.ValidUntil)
+		}
+	}
+	for _, records := range led.Announced {
+		for _, r := range records {
+			ds = append(ds, r.Until)
+		}
+	}
+	return ds
+}
+
+func untilFrom(now time.Time, d time.Duration) lifetime.Deadline { return lifetime.Until(now.Add(d)) }

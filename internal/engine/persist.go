@@ -1,0 +1,149 @@
+package engine
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"uplinkd/pd"
+	"uplinkd/policy"
+)
+
+// durable is what the engine itself keeps, beside policy's ledger, in ledger.json.
+type durable struct {
+	Plan      policy.Ledger     `json:"plan"`
+	Sysctls   map[string]string `json:"sysctls"`   // name → value from before uplinkd
+	Addresses []addressRecord   `json:"addresses"` // owned, for kernels that cannot mark them
+}
+
+type addressRecord struct {
+	Dev    string       `json:"dev"`
+	Prefix netip.Prefix `json:"prefix"`
+}
+
+// reported is what consumers of events have been told, in site.json. In another boot nothing of it is true any more.
+type reported struct {
+	BootID string         `json:"boot_id"`
+	Site   policy.Site    `json:"site"`
+	Lost   []netip.Prefix `json:"lost,omitempty"` // the last ones, so that a return reads as prefix.restored
+}
+
+// Names and versions of the engine's files.
+const (
+	ledgerFile    = "ledger"
+	reportedFile  = "site"
+	formatVersion = 1
+	maxLost       = 16
+)
+
+// job is something for the disk. The last job of a generation carries done.
+type job struct {
+	uplink   string
+	lease    *pd.Lease
+	ledger   *durable
+	reported *reported
+	done     uint64 // 0, or the generation that is complete with this job
+}
+
+// write is the writer's goroutine: the engine never waits for the disk.
+func (e *Engine) write() {
+	for j := range e.jobs {
+		var errs []error
+		if j.lease != nil {
+			errs = append(errs, e.opt.Store.SaveLease(j.uplink, *j.lease))
+		}
+		if j.ledger != nil {
+			errs = append(errs, e.opt.Store.WriteJSON(ledgerFile, formatVersion, j.ledger))
+		}
+		if j.reported != nil {
+			errs = append(errs, e.opt.Store.WriteJSON(reportedFile, formatVersion, j.reported))
+		}
+		if err := errors.Join(errs...); err != nil {
+			e.opt.Log.Error("save state: a restart may not remember this", "err", err)
+			e.failures.Store(new(err.Error()))
+		} else {
+			e.failures.Store(nil)
+		}
+		if j.done != 0 {
+			e.complete(j.done)
+		}
+	}
+}
+
+// complete tells the loop the newest generation on disk, replacing an older one that it has not taken yet.
+func (e *Engine) complete(gen uint64) {
+	for {
+		select {
+		case e.written <- gen:
+			return
+		default:
+		}
+		select {
+		case <-e.written:
+		default:
+		}
+	}
+}
+
+// load reads ledger and last report. Damaged files are set aside by the store; the engine starts without them.
+func (e *Engine) load() error {
+	if err := e.read(ledgerFile, &e.saved); err != nil {
+		return err
+	}
+	if e.saved.Sysctls == nil {
+		e.saved.Sysctls = map[string]string{}
+	}
+	e.ledger = e.saved.Plan
+	var r reported
+	if err := e.read(reportedFile, &r); err != nil {
+		return err
+	}
+	sameBoot := r.BootID == e.opt.BootID
+	if sameBoot {
+		e.shown, e.lost = r.Site, r.Lost
+	}
+	for _, u := range e.cfg.Uplinks {
+		if l, ok := e.opt.Leases[u.Name]; ok && sameBoot {
+			// In the same boot traffic flows with this lease: go on with it. After a reboot the prefix may be another
+			// one, so it waits for the server's word (RFC 9915 §18.2.12) or for the end of the Confirm timers.
+			e.clients[u.Name] = ClientStatus{State: "starting", Lease: l}
+			e.grant(u.Name, l, false)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) read(name string, v any) error {
+	err := e.opt.Store.ReadJSON(name, formatVersion, v)
+	switch {
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, e.opt.Damaged):
+		e.opt.Log.Error("state file is damaged; going on without it", "err", err)
+		return nil
+	}
+	return err
+}
+
+// save queues the ledger for the disk.
+func (e *Engine) save() { e.jobs <- job{ledger: e.copyLedger()} }
+
+// saveNow writes the ledger before it returns.
+func (e *Engine) saveNow() {
+	if err := e.opt.Store.WriteJSON(ledgerFile, formatVersion, e.copyLedger()); err != nil {
+		e.opt.Log.Error("save ledger", "err", err)
+		e.failures.Store(new(err.Error()))
+	}
+}
+
+func (e *Engine) copyLedger() *durable {
+	d := durable{Plan: e.ledger, Sysctls: map[string]string{}, Addresses: slices.Clone(e.saved.Addresses)}
+	for k, v := range e.saved.Sysctls {
+		d.Sysctls[k] = v
+	}
+	return &d
+}
+
+func sameLedger(a, b policy.Ledger) bool { return reflect.DeepEqual(a, b) }

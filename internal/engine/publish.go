@@ -1,0 +1,154 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"uplinkd/internal/kernel"
+	"uplinkd/policy"
+)
+
+// publication is what consumers hear of one step, once the disk has what they must not hear before.
+type publication struct {
+	gen    uint64
+	site   policy.Site
+	events []policy.Event
+}
+
+// publish compares the site with what was reported before and tells consumers: at once when nothing has to be on disk
+// first, else when it is. Delegations that the kernel refused are left out.
+func (e *Engine) publish(site policy.Site, ledger policy.Ledger, report kernel.Report) {
+	if failed := failedDelegations(report); len(failed) > 0 {
+		site = site.Without(func(_ string, p netip.Prefix) bool { return slices.Contains(failed, p) })
+	}
+	events := policy.Events(e.shown, site, e.lost)
+	e.shown = site
+	e.noteLost(events)
+	pub := publication{site: site, events: events}
+	changed := !sameLedger(ledger, e.ledger)
+	e.ledger = ledger
+	if changed || len(events) > 0 {
+		e.gen++
+		j := job{done: e.gen}
+		if changed {
+			j.ledger = e.copyLedger()
+		}
+		if len(events) > 0 {
+			j.reported = &reported{BootID: e.opt.BootID, Site: site, Lost: slices.Clone(e.lost)}
+		}
+		e.jobs <- j
+	}
+	if len(e.pending) == 0 && !changed && len(events) == 0 {
+		e.tell(pub)
+		return
+	}
+	pub.gen = e.gen
+	e.pending = append(e.pending, pub)
+}
+
+// published lets out what waited for generation gen.
+func (e *Engine) published(gen uint64) {
+	for len(e.pending) > 0 && e.pending[0].gen <= gen {
+		e.tell(e.pending[0])
+		e.pending = e.pending[1:]
+	}
+}
+
+func (e *Engine) tell(p publication) {
+	if e.opt.Announce != nil {
+		for _, d := range p.site.Downstreams {
+			e.opt.Announce(d.Name, d.Announce)
+		}
+	}
+	if len(p.events) == 0 {
+		return
+	}
+	for _, ev := range p.events {
+		e.counters.Events++
+		item := Item{Seq: e.counters.Events, Time: p.site.Now, Event: ev}
+		e.opt.Log.Info(item.Text())
+		e.watch.send(item)
+	}
+	if e.opt.Events != nil {
+		e.opt.Events(p.events, p.site)
+	}
+}
+
+func (e *Engine) noteLost(events []policy.Event) {
+	for _, ev := range events {
+		switch ev.Kind {
+		case policy.PrefixLost:
+			e.lost = append(e.lost, ev.Prefix)
+		case policy.PrefixRestored:
+			e.lost = slices.DeleteFunc(e.lost, func(p netip.Prefix) bool { return p == ev.Prefix })
+		}
+	}
+	e.lost = e.lost[max(0, len(e.lost)-maxLost):]
+}
+
+// Item is an event with its number and time, as `uplinkd watch` shows it.
+type Item struct {
+	Seq   uint64       `json:"seq"` // since the start of the daemon
+	Time  time.Time    `json:"time"`
+	Event policy.Event `json:"event"`
+}
+
+// Text is the event for people, without its time.
+func (i Item) Text() string {
+	ev := i.Event
+	s := fmt.Sprintf("%-17s %s", ev.Kind, ev.Uplink)
+	if ev.OldPrefix.IsValid() {
+		s += " " + ev.OldPrefix.String() + " →"
+	}
+	if ev.Prefix.IsValid() {
+		s += " " + ev.Prefix.String()
+	}
+	if ev.Kind == policy.UplinkUp {
+		s += " via " + ev.Gateway.String()
+	}
+	for _, n := range ev.Subnets {
+		s += " " + n.Downstream + "=" + n.Prefix.String()
+	}
+	return s
+}
+
+// watchers are those who follow events over the control socket.
+type watchers struct {
+	mu          sync.Mutex
+	subscribers map[chan Item]bool
+}
+
+// Watch returns a channel with the events from now on. It is closed by stop, or when its reader is more than 64 events
+// behind: a slow reader never holds up the engine.
+func (e *Engine) Watch() (items <-chan Item, stop func()) {
+	ch := make(chan Item, 64)
+	e.watch.mu.Lock()
+	defer e.watch.mu.Unlock()
+	e.watch.subscribers[ch] = true
+	return ch, func() { e.watch.remove(ch) }
+}
+
+func (w *watchers) remove(ch chan Item) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.subscribers[ch] {
+		delete(w.subscribers, ch)
+		close(ch)
+	}
+}
+
+func (w *watchers) send(i Item) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for ch := range w.subscribers {
+		select {
+		case ch <- i:
+		default:
+			delete(w.subscribers, ch)
+			close(ch)
+		}
+	}
+}

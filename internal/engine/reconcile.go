@@ -1,0 +1,226 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"uplinkd/internal/config"
+	"uplinkd/internal/kernel"
+	"uplinkd/policy"
+)
+
+// step brings the kernel to what the facts ask for, and tells everybody who follows.
+func (e *Engine) step(ctx context.Context) {
+	start := time.Now()
+	e.world.Now = start
+	site, problems, ledger := policy.Plan(e.cfg, e.world, e.ledger)
+	want := e.restoring(policy.Compile(site))
+	have, err := e.opt.Kernel.Read(ctx, e.scope(want))
+	if err != nil {
+		e.opt.Log.Error("read the kernel", "err", err)
+		e.retry(true)
+		e.snapshot(site, append(problems, policy.Problem{Path: "kernel", Code: "read-failed", Message: err.Error()}), want, nil)
+		return
+	}
+	e.remember(have, want)
+	plan, held := e.admit(kernel.Diff(have, want, start))
+	var report kernel.Report
+	if len(plan.Ops) > 0 {
+		report = e.opt.Kernel.Apply(ctx, plan)
+		e.log(report)
+	}
+	e.counters.add(report, time.Since(start))
+	e.settled(report, want)
+	e.retry(len(report.Failed) > 0 || len(held.fighting) > 0)
+	problems = append(problems, findings(report, held)...)
+	e.snapshot(site, problems, want, held.waiting)
+	e.publish(site, ledger, report)
+	if len(report.Failed) == 0 && !e.ready {
+		e.ready = true
+		if e.opt.Ready != nil {
+			e.opt.Ready()
+		}
+	}
+	if e.opt.Alive != nil {
+		e.opt.Alive()
+	}
+	e.tellStatus(site)
+}
+
+// holdings are the operations of a plan that are not carried out now.
+type holdings struct {
+	waiting  []kernel.Op // withdrawals that wait for uplinks to report (promise 5)
+	fighting []kernel.Op // objects that somebody else keeps undoing
+}
+
+// admit splits a plan: withdrawals wait until every uplink has reported or timed out, and an object that needed
+// repairing again and again is left alone for a while.
+func (e *Engine) admit(p kernel.Plan) (kernel.Plan, holdings) {
+	var h holdings
+	ops := make([]kernel.Op, 0, len(p.Ops))
+	silent := slices.ContainsFunc(e.cfg.Uplinks, func(u config.Uplink) bool { return !e.world.Uplinks[u.Name].Reported })
+	for _, op := range p.Ops {
+		switch {
+		case op.Verb == kernel.Delete && silent:
+			h.waiting = append(h.waiting, op)
+		case !e.limits.take(identity(op.Row), p.Now):
+			h.fighting = append(h.fighting, op)
+		default:
+			ops = append(ops, op)
+		}
+	}
+	p.Ops = ops
+	return p, h
+}
+
+// identity names a row for the limiter: lifetimes are no part of it.
+func identity(r kernel.Row) string {
+	switch r := r.(type) {
+	case kernel.Sysctl:
+		return r.Name
+	case kernel.Address:
+		return r.Prefix.String() + " dev " + r.Dev
+	}
+	return kernel.Noun(r) + " " + r.Text(time.Time{})
+}
+
+// retry plans the next attempt after a failure: 1 s, doubled up to a minute.
+func (e *Engine) retry(failed bool) {
+	if !failed {
+		e.backoff, e.retryAt = 0, time.Time{}
+		return
+	}
+	e.backoff = min(max(time.Second, 2*e.backoff), time.Minute)
+	e.retryAt = time.Now().Add(e.backoff)
+}
+
+// scope lists what the reader has to look at beyond marked objects.
+func (e *Engine) scope(want kernel.State) kernel.Scope {
+	names := slices.Collect(maps.Keys(e.saved.Sysctls))
+	for _, s := range want.Sysctls {
+		names = append(names, s.Name)
+	}
+	slices.Sort(names)
+	s := kernel.Scope{Sysctls: slices.Compact(names)}
+	for _, a := range e.saved.Addresses {
+		s.Addresses = append(s.Addresses, kernel.Address{Dev: a.Dev, Prefix: a.Prefix})
+	}
+	return s
+}
+
+// restoring adds to want the sysctls that are wanted no more, with the value from before uplinkd.
+func (e *Engine) restoring(want kernel.State) kernel.State {
+	for name, before := range e.saved.Sysctls {
+		if !slices.ContainsFunc(want.Sysctls, func(s kernel.Sysctl) bool { return s.Name == name }) {
+			want.Sysctls = append(want.Sysctls, kernel.Sysctl{Name: name, Value: before, Optional: true,
+				Reason: kernel.Reason{Config: "ledger", Rule: "the value from before uplinkd, since nothing needs another one now"}})
+		}
+	}
+	return want.Normalize()
+}
+
+// remember notes, before the first write, what sysctls were, and which addresses are ours where the kernel cannot say.
+// It is on disk before the write: a crash in between must not take our own value for the user's.
+func (e *Engine) remember(have, want kernel.State) {
+	changed := false
+	for _, s := range want.Sysctls {
+		if _, known := e.saved.Sysctls[s.Name]; known {
+			continue
+		}
+		i := slices.IndexFunc(have.Sysctls, func(h kernel.Sysctl) bool { return h.Name == s.Name })
+		if i >= 0 && !have.Sysctls[i].Equal(s, e.world.Now) {
+			e.saved.Sysctls[s.Name] = have.Sysctls[i].Value
+			changed = true
+		}
+	}
+	for _, a := range want.Addresses {
+		rec := addressRecord{Dev: a.Dev, Prefix: a.Prefix}
+		if !slices.Contains(e.saved.Addresses, rec) {
+			e.saved.Addresses = append(e.saved.Addresses, rec)
+			changed = changed || e.opt.NoOwnerMark
+		}
+	}
+	if changed {
+		e.saveNow()
+	}
+}
+
+// settled drops ledger entries that have served: sysctls that are restored, addresses that are gone.
+func (e *Engine) settled(r kernel.Report, want kernel.State) {
+	if len(r.Failed) > 0 {
+		return
+	}
+	restored := false
+	for _, s := range want.Sysctls {
+		if s.Reason.Config == "ledger" {
+			delete(e.saved.Sysctls, s.Name)
+			restored = true
+		}
+	}
+	for _, op := range r.Done {
+		if a, ok := op.Row.(kernel.Address); ok && op.Verb == kernel.Delete {
+			e.saved.Addresses = slices.DeleteFunc(e.saved.Addresses, func(x addressRecord) bool { return x.Dev == a.Dev && x.Prefix == a.Prefix })
+		}
+	}
+	if restored {
+		e.save()
+	}
+}
+
+// failedDelegations are those of which an addition failed: they have not come about.
+func failedDelegations(r kernel.Report) (out []netip.Prefix) {
+	for _, f := range r.Failed {
+		if f.Op.Verb != kernel.Delete {
+			out = append(out, f.Op.Row.Why().Delegation)
+		}
+	}
+	return out
+}
+
+// findings turns what went wrong in the kernel into problems.
+func findings(r kernel.Report, h holdings) (ps []policy.Problem) {
+	const most = 20 // of a kind: a broken kernel must not fill the screen
+	for i, f := range r.Failed {
+		if i == most {
+			ps = append(ps, policy.Problem{Path: "kernel", Code: "apply-failed", Message: fmt.Sprintf("and %d more operations", len(r.Failed)-most)})
+			break
+		}
+		ps = append(ps, policy.Problem{Path: path(f.Op.Row.Why()), Code: "apply-failed", Message: f.Error()})
+	}
+	for i, op := range h.fighting {
+		if i == most {
+			break
+		}
+		ps = append(ps, policy.Problem{Path: path(op.Row.Why()), Code: "fighting",
+			Message: "another program keeps undoing this, so it is repaired only every few seconds: " + op.Text(time.Now())})
+	}
+	return ps
+}
+
+func path(why kernel.Reason) string {
+	switch {
+	case why.Downstream != "":
+		return "downstream." + why.Downstream
+	case why.Uplink != "":
+		return "uplink." + why.Uplink
+	}
+	return "kernel"
+}
+
+func (e *Engine) log(r kernel.Report) {
+	const most = 50 // lines per step; a table of thousands is a number in the log, its rows are in `uplinkd plan`
+	now := time.Now()
+	for _, op := range r.Done[:min(most, len(r.Done))] {
+		e.opt.Log.Info(op.Text(now), "why", op.Row.Why().Rule)
+	}
+	if len(r.Done) > most {
+		e.opt.Log.Info(fmt.Sprintf("and %d more operations", len(r.Done)-most))
+	}
+	for _, f := range r.Failed {
+		e.opt.Log.Error(f.Error())
+	}
+}

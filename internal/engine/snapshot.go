@@ -1,0 +1,90 @@
+package engine
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"uplinkd/internal/kernel"
+	"uplinkd/policy"
+)
+
+// Snapshot is everything that readers may know, as one immutable value.
+type Snapshot struct {
+	Time     time.Time
+	Version  string
+	Ready    bool // the kernel has followed at least once
+	Site     policy.Site
+	Problems []policy.Problem
+	Links    []kernel.Link
+	Clients  map[string]ClientStatus // by uplink
+	Wanted   kernel.State            // all rows that uplinkd wants, with their reasons
+	Waiting  []kernel.Op             // withdrawals that wait for uplinks to report
+	Counters Counters
+}
+
+// Counters count since the start of the daemon.
+type Counters struct {
+	Steps    uint64        `json:"steps"`         // reconciles
+	Writes   uint64        `json:"kernel_writes"` // requests sent to the kernel that change something
+	Failed   uint64        `json:"kernel_failures"`
+	Events   uint64        `json:"events"`
+	LastStep time.Duration `json:"last_step_ns"` // how long the last reconcile took
+	LastPlan int           `json:"last_plan"`    // operations in the last plan that was not empty
+}
+
+func (c *Counters) add(r kernel.Report, took time.Duration) {
+	c.Steps++
+	c.Writes += uint64(r.Writes)
+	c.Failed += uint64(len(r.Failed))
+	c.LastStep = took
+	if n := len(r.Done) + len(r.Failed); n > 0 {
+		c.LastPlan = n
+	}
+}
+
+// Snapshot returns the newest snapshot. It never waits.
+func (e *Engine) Snapshot() *Snapshot { return e.snap.Load() }
+
+func (e *Engine) snapshot(site policy.Site, problems []policy.Problem, want kernel.State, waiting []kernel.Op) {
+	if msg := e.failures.Load(); msg != nil {
+		problems = append(problems, policy.Problem{Path: "state_dir", Code: "not-saved", Message: *msg})
+	}
+	for _, u := range site.Uplinks {
+		if c := e.clients[u.Name]; c.Failure != "" && len(u.Delegations) == 0 {
+			problems = append(problems, policy.Problem{Path: "uplink." + u.Name, Code: "no-prefix", Message: c.Failure})
+		}
+	}
+	e.snap.Store(&Snapshot{Time: site.Now, Version: e.opt.Version, Ready: e.ready, Site: site, Problems: problems, Links: e.links,
+		Clients: maps.Clone(e.clients), Wanted: want, Waiting: waiting, Counters: e.counters})
+}
+
+// Line is the site in one line, for systemd's STATUS= and the first line of `uplinkd status`.
+func Line(s policy.Site) string {
+	parts := make([]string, 0, len(s.Uplinks))
+	for _, u := range s.Uplinks {
+		part := u.Name + " up"
+		if !u.Up {
+			part = u.Name + " down (" + u.Reason + ")"
+		}
+		for _, g := range u.Delegations {
+			part += " " + g.Prefix.String()
+			if g.State != policy.Preferred {
+				part += fmt.Sprintf(" (%s)", g.State)
+			}
+		}
+		if len(u.Delegations) == 0 {
+			part += ", no prefix"
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, "; ")
+}
+
+func (e *Engine) tellStatus(s policy.Site) {
+	if line := Line(s); line != e.status && e.opt.Status != nil {
+		e.status = line
+		e.opt.Status(line)
+	}
+}
