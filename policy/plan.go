@@ -14,7 +14,7 @@ import (
 // Plan decides what the site is at w.Now: which uplink is up, who gets which subnet, what is announced. It returns what
 // is wrong as problems, sorted by path, and the ledger to use next time. Its arguments are not modified.
 func Plan(cfg *config.Config, w World, led Ledger) (Site, []Problem, Ledger) {
-	p := planner{cfg: cfg, w: w, led: led.clone()}
+	p := planner{cfg: cfg, w: w, before: led, led: led.clone()}
 	p.site = Site{Now: w.Now, Rules: cfg.RuleBase}
 	for _, u := range cfg.Uplinks {
 		p.site.Uplinks = append(p.site.Uplinks, p.uplink(u))
@@ -34,7 +34,8 @@ func Plan(cfg *config.Config, w World, led Ledger) (Site, []Problem, Ledger) {
 type planner struct {
 	cfg      *config.Config
 	w        World
-	led      Ledger
+	before   Ledger // as it was given
+	led      Ledger // as it will be
 	site     Site
 	problems []Problem
 }
@@ -74,11 +75,28 @@ func (p *planner) uplink(c config.Uplink) Uplink {
 		if g.ValidUntil.Over(p.w.Now) {
 			continue
 		}
+		if other, overlaps := p.overlapping(u, g.Prefix); overlaps {
+			p.problem("uplink."+c.Name, "delegation-overlap", "%s overlaps %s, so it is not used: sources in it would belong to two delegations", g.Prefix, other)
+			continue
+		}
 		u.Delegations = append(u.Delegations, Delegation{Prefix: g.Prefix, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil,
 			State: stateAt(g, p)})
 	}
 	slices.SortFunc(u.Delegations, func(a, b Delegation) int { return a.Prefix.Compare(b.Prefix) })
 	return u
+}
+
+// overlapping finds a delegation of this or an earlier uplink that shares addresses with q: a server that delegates what
+// is not its own must not draw traffic away from another uplink.
+func (p *planner) overlapping(u Uplink, q netip.Prefix) (string, bool) {
+	for _, o := range append(slices.Clone(p.site.Uplinks), u) {
+		for _, g := range o.Delegations {
+			if g.Prefix.Overlaps(q) {
+				return g.Prefix.String() + " of uplink " + o.Name, true
+			}
+		}
+	}
+	return "", false
 }
 
 func stateAt(g Granted, p *planner) State {
@@ -142,6 +160,7 @@ func (p *planner) announce(c config.Downstream, d *Downstream) {
 			a.Prefixes = append(a.Prefixes, AnnouncedPrefix{Prefix: r.Prefix, Stale: true})
 		}
 	}
+	a.Send = a.Send && len(a.Prefixes) > 0
 	if len(records) > 0 {
 		p.led.Announced[d.Name] = records
 	} else {

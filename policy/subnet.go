@@ -33,7 +33,7 @@ func (p *planner) share(u Uplink, g Delegation) {
 			order = append(order, i)
 		}
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(p.rank(a), p.rank(b)) })
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(p.rank(a, g.Prefix), p.rank(b, g.Prefix)) })
 	for _, i := range order {
 		c, d := p.cfg.Downstreams[i], &p.site.Downstreams[i]
 		id, prefix, ok := p.choose(c, u, g.Prefix, taken)
@@ -52,13 +52,14 @@ func (p *planner) share(u Uplink, g Delegation) {
 	}
 }
 
-// rank puts explicit subnet ids before remembered ones before new ones.
-func (p *planner) rank(i int) int {
+// rank puts explicit subnet ids before remembered ones that fit before all others: a new downstream, or one whose
+// remembered id is too large for this delegation, never takes the place of one that has it already.
+func (p *planner) rank(i int, g netip.Prefix) int {
 	c := p.cfg.Downstreams[i]
 	if c.Subnet != config.AutoSubnet {
 		return 0
 	}
-	if _, ok := p.led.Subnets[c.Name]; ok {
+	if id, ok := p.before.Subnets[c.Name]; ok && int(c.Length) >= g.Bits() && id < subnetCount(g, int(c.Length)) {
 		return 1
 	}
 	return 2

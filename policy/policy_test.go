@@ -1,0 +1,188 @@
+package policy
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"uplinkd/internal/config"
+	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files in testdata")
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func configOf(t testing.TB, text string) *config.Config {
+	t.Helper()
+	cfg, err := config.Parse(config.File{Name: "uplinkd.toml", Data: []byte(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func link(name string, index int) kernel.Link {
+	return kernel.Link{Name: name, Index: index, Up: true, Carrier: true, MTU: 1500, MAC: "02:00:00:00:01:01"}
+}
+
+func world(now time.Time, links ...string) World {
+	w := World{Now: now, Links: map[string]kernel.Link{}, Uplinks: map[string]UplinkFacts{}}
+	for i, l := range links {
+		w.Links[l] = link(l, i+2)
+	}
+	return w
+}
+
+func granted(now time.Time, p string, preferred, valid uint32) Granted {
+	return Granted{Prefix: pfx(p), PreferredUntil: lifetime.After(now, preferred), ValidUntil: lifetime.After(now, valid)}
+}
+
+func router(now time.Time, a string) Router {
+	return Router{Address: netip.MustParseAddr(a), Until: lifetime.After(now, 1800)}
+}
+
+const smallest = "[uplink.fiber]\ninterface = \"wan0\"\n\n[downstream.lan]\ninterface = \"lan0\"\n"
+
+// text renders everything Plan and Compile decide about w.
+func text(site Site, problems []Problem, led Ledger, now time.Time) string {
+	var b strings.Builder
+	b.WriteString(kernel.Diff(kernel.State{}, Compile(site), now).Text())
+	for _, d := range site.Downstreams {
+		fmt.Fprintf(&b, "ra %s: send %v router %v dns %v\n", d.Name, d.Announce.Send, d.Announce.Router, d.Announce.DNS)
+		for _, p := range d.Announce.Prefixes {
+			fmt.Fprintf(&b, "ra %s: prefix %s preferred %s valid %s stale %v\n", d.Name, p.Prefix, p.PreferredUntil.Text(now), p.ValidUntil.Text(now), p.Stale)
+		}
+	}
+	for _, p := range problems {
+		fmt.Fprintf(&b, "problem %s: %s: %s\n", p.Path, p.Code, p.Message)
+	}
+	return b.String()
+}
+
+func TestGolden(t *testing.T) {
+	fiber := func(now time.Time, gs ...Granted) map[string]UplinkFacts {
+		return map[string]UplinkFacts{"fiber": {Reported: true, Delegations: gs, Routers: []Router{router(now, "fe80::1")},
+			DNS: []netip.Addr{netip.MustParseAddr("2001:db8:f::53")}}}
+	}
+	tests := []struct {
+		name, config string
+		world        func(w *World)
+		ledger       Ledger
+	}{
+		{name: "nothing-yet", config: smallest},
+		{name: "bound", config: smallest, world: func(w *World) { w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1100::/56", 3000, 4000)) }},
+		{name: "no-router", config: smallest, world: func(w *World) {
+			w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1100::/56", 3000, 4000))
+			f := w.Uplinks["fiber"]
+			f.Routers = nil
+			w.Uplinks["fiber"] = f
+		}},
+		{name: "renumbering", config: smallest, world: func(w *World) {
+			w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1100::/56", 0, 90), granted(w.Now, "2001:db8:1200::/56", 60, 90))
+		}},
+		{name: "stale", config: smallest, world: func(w *World) { w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1200::/56", 60, 90)) },
+			ledger: Ledger{Subnets: map[string]uint64{"lan": 3}, Announced: map[string][]AnnouncedRecord{"lan": {
+				{Prefix: pfx("2001:db8:1100::/64"), Until: lifetime.Forever()},
+				{Prefix: pfx("2001:db8:1000::/64"), Until: lifetime.Until(epoch.Add(-time.Second))}}}}},
+		{name: "lan-missing", config: smallest, world: func(w *World) {
+			w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1100::/56", 3000, 4000))
+			delete(w.Links, "lan0")
+		}},
+		{name: "wan-down", config: smallest, world: func(w *World) {
+			w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1100::/56", 3000, 4000))
+			l := w.Links["wan0"]
+			l.Up, l.Carrier = false, false
+			w.Links["wan0"] = l
+		}},
+		{name: "forever", config: smallest, world: func(w *World) {
+			w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1100::/64", lifetime.Infinity, lifetime.Infinity))
+		}},
+		{name: "too-short", config: smallest + "[downstream.guest]\ninterface = \"lan1\"\n[downstream.iot]\ninterface = \"lan2\"\nsubnet = 5\n",
+			world: func(w *World) { w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1100::/63", 3000, 4000)) }},
+		{name: "three-lans", config: smallest + "[downstream.guest]\ninterface = \"lan1\"\nsubnet = 0x10\naddress = \"::300:0:0:1\"\n[downstream.iot]\ninterface = \"lan2\"\nlength = 60\n",
+			world: func(w *World) { w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1100::/56", 3000, 4000)) }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := world(epoch, "lan0", "lan1", "lan2", "wan0")
+			if tt.world != nil {
+				tt.world(&w)
+			}
+			site, problems, led := Plan(configOf(t, tt.config), w, tt.ledger)
+			got := text(site, problems, led, w.Now)
+			golden := filepath.Join("testdata", tt.name+".golden")
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			again, _, led2 := Plan(configOf(t, tt.config), w, led)
+			if d := cmp.Diff(text(site, nil, led, w.Now), text(again, nil, led2, w.Now)); d != "" {
+				t.Errorf("a second plan from the first one's ledger differs:\n%s", d)
+			}
+		})
+	}
+}
+
+func TestEvents(t *testing.T) {
+	site := func(up bool, gs ...Delegation) Site {
+		return Site{Now: epoch, Uplinks: []Uplink{{Name: "fiber", Interface: "wan0", Up: up, Gateway: netip.MustParseAddr("fe80::1"), Delegations: gs}}}
+	}
+	g := func(p string, s State) Delegation {
+		return Delegation{Prefix: pfx(p), PreferredUntil: lifetime.After(epoch, 60), ValidUntil: lifetime.After(epoch, 90), State: s}
+	}
+	const a, b = "2001:db8:1100::/56", "2001:db8:1200::/56"
+	tests := []struct {
+		name     string
+		old, now Site
+		lost     []netip.Prefix
+		want     []string
+	}{
+		{"first", Site{}, site(true, g(a, Preferred)), nil, []string{"uplink.up fiber", "prefix.new fiber " + a}},
+		{"nothing", site(true, g(a, Preferred)), site(true, g(a, Preferred)), nil, nil},
+		{"renumbered", site(true, g(a, Preferred)), site(true, g(b, Preferred)), nil,
+			[]string{"prefix.new fiber " + b, "prefix.changed fiber " + b + " from " + a, "prefix.lost fiber " + a}},
+		{"gracefully", site(true, g(a, Preferred)), site(true, g(a, Deprecated), g(b, Preferred)), nil,
+			[]string{"prefix.new fiber " + b, "prefix.changed fiber " + b + " from " + a, "prefix.deprecated fiber " + a}},
+		{"outage", site(true, g(a, Preferred)), site(false), nil, []string{"prefix.lost fiber " + a, "uplink.down fiber"}},
+		{"return", site(false), site(true, g(a, Preferred)), []netip.Prefix{pfx(a)}, []string{"uplink.up fiber", "prefix.restored fiber " + a}},
+		{"preferred again", site(true, g(a, Deprecated)), site(true, g(a, Preferred)), nil, []string{"prefix.restored fiber " + a}},
+		{"uplink removed", site(true, g(a, Preferred)), Site{Now: epoch}, nil, []string{"prefix.lost fiber " + a, "uplink.down fiber"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			for _, e := range Events(tt.old, tt.now, tt.lost) {
+				s := e.Kind + " " + e.Uplink
+				if e.Prefix.IsValid() {
+					s += " " + e.Prefix.String()
+				}
+				if e.OldPrefix.IsValid() {
+					s += " from " + e.OldPrefix.String()
+				}
+				got = append(got, s)
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}

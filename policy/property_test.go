@@ -1,0 +1,253 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"uplinkd/internal/config"
+	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
+)
+
+// anyConfig draws a config of up to three uplinks and four downstreams, as Parse would make it.
+func anyConfig(t *rapid.T) *config.Config {
+	cfg := configOf(silent{}, smallest)
+	up, down := cfg.Uplinks[0], cfg.Downstreams[0]
+	cfg.Uplinks, cfg.Downstreams = nil, nil
+	for i := range rapid.IntRange(1, 3).Draw(t, "uplinks") {
+		u := up
+		u.Name, u.Interface = fmt.Sprintf("u%d", i), fmt.Sprintf("wan%d", i)
+		cfg.Uplinks = append(cfg.Uplinks, u)
+	}
+	for i := range rapid.IntRange(0, 4).Draw(t, "downstreams") {
+		d := down
+		d.Name, d.Interface = fmt.Sprintf("d%d", i), fmt.Sprintf("lan%d", i)
+		d.Length = uint8(rapid.SampledFrom([]int{60, 62, 64, 64, 64, 72}).Draw(t, "length"))
+		if rapid.Bool().Draw(t, "explicit") {
+			d.Subnet = int64(rapid.IntRange(0, 20).Draw(t, "subnet"))
+		}
+		cfg.Downstreams = append(cfg.Downstreams, d)
+	}
+	return cfg
+}
+
+// anyWorld draws facts for cfg. A delegation belongs to one uplink at a time, but may move from one to another. Only with
+// nested may one delegation lie in another, as a hostile or confused server could have it.
+func anyWorld(t *rapid.T, cfg *config.Config, nested bool) World {
+	w := world(epoch)
+	for i := range 4 {
+		if rapid.IntRange(0, 5).Draw(t, "wan") > 0 {
+			w.Links[fmt.Sprintf("wan%d", i)] = link(fmt.Sprintf("wan%d", i), 10+i)
+		}
+		if rapid.IntRange(0, 5).Draw(t, "lan") > 0 {
+			w.Links[fmt.Sprintf("lan%d", i)] = link(fmt.Sprintf("lan%d", i), 20+i)
+		}
+	}
+	facts := make([]UplinkFacts, len(cfg.Uplinks))
+	for i := range facts {
+		facts[i].Reported = true
+		if rapid.Bool().Draw(t, "router") {
+			facts[i].Routers = []Router{{Address: netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: byte(i + 1)}), Until: lifetime.Forever()}}
+		}
+	}
+	for n := range 5 {
+		owner := rapid.IntRange(-1, len(facts)-1).Draw(t, "owner")
+		if owner < 0 {
+			continue
+		}
+		bits := []int{48, 56, 60, 62, 64}[n]
+		if nested {
+			bits = rapid.SampledFrom([]int{32, 48, 56, 60, 62, 64}).Draw(t, "bits")
+		}
+		p := netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("2001:db8:%x00::", 0x11+n)), bits).Masked()
+		preferred := uint32(rapid.SampledFrom([]int{0, 100, 3000}).Draw(t, "preferred"))
+		facts[owner].Delegations = append(facts[owner].Delegations, Granted{Prefix: p, PreferredUntil: lifetime.After(epoch, preferred),
+			ValidUntil: lifetime.After(epoch, 4000)})
+	}
+	for i, u := range cfg.Uplinks {
+		w.Uplinks[u.Name] = facts[i]
+	}
+	return w
+}
+
+func nowEpoch() time.Time { return epoch }
+
+// silent lets configOf be used where only a rapid.T is at hand.
+type silent struct{ testing.TB }
+
+func (silent) Helper()           {}
+func (silent) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
+
+// Property: no two subnets of the site overlap, each lies in its delegation, and every downstream that gets nothing of
+// a delegation it may draw from has a problem that says why.
+func TestSubnetsDisjointAndExplained(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cfg := anyConfig(t)
+		w := anyWorld(t, cfg, true)
+		site, problems, _ := Plan(cfg, w, Ledger{})
+		var all []Subnet
+		for _, d := range site.Downstreams {
+			for _, s := range d.Subnets {
+				if !s.Delegation.Contains(s.Prefix.Addr()) || s.Prefix.Bits() < s.Delegation.Bits() {
+					t.Fatalf("%s is not in %s", s.Prefix, s.Delegation)
+				}
+				for _, o := range all {
+					if o.Prefix.Overlaps(s.Prefix) {
+						t.Fatalf("%s of %s overlaps %s of %s", s.Prefix, s.Downstream, o.Prefix, o.Downstream)
+					}
+				}
+				all = append(all, s)
+			}
+			want := 0
+			for _, u := range site.Uplinks {
+				want += len(u.Delegations)
+			}
+			said := slices.ContainsFunc(problems, func(p Problem) bool { return p.Path == "downstream."+d.Name })
+			if len(d.Subnets) < want && !said {
+				t.Fatalf("%s has %d of %d subnets and no problem says why", d.Name, len(d.Subnets), want)
+			}
+		}
+	})
+}
+
+// Property: a subnet id survives another order of the sections and unrelated downstreams.
+func TestSubnetsStable(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cfg := anyConfig(t)
+		for i := range cfg.Downstreams {
+			cfg.Downstreams[i].Length, cfg.Downstreams[i].Subnet = 64, config.AutoSubnet
+		}
+		w := anyWorld(t, cfg, false)
+		site, _, led := Plan(cfg, w, Ledger{})
+		other := *cfg
+		other.Downstreams = rapid.Permutation(cfg.Downstreams).Draw(t, "order")
+		extra := config.Downstream{}
+		if len(cfg.Downstreams) > 0 {
+			extra = cfg.Downstreams[0]
+			extra.Name, extra.Interface = "extra", "lan9"
+			other.Downstreams = slices.Insert(slices.Clone(other.Downstreams), 0, extra)
+		}
+		again, _, _ := Plan(&other, w, led)
+		for _, d := range site.Downstreams {
+			i := slices.IndexFunc(again.Downstreams, func(x Downstream) bool { return x.Name == d.Name })
+			if !slices.Equal(d.Subnets, again.Downstreams[i].Subnets) {
+				t.Fatalf("%s moved from %v to %v", d.Name, d.Subnets, again.Downstreams[i].Subnets)
+			}
+		}
+	})
+}
+
+// Property: Diff of two compiled sites leads from one to the other, and after every prefix of its operations promises
+// 1 and 2 hold.
+func TestDiffKeepsPromises(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cfg := anyConfig(t)
+		before, _, led := Plan(cfg, anyWorld(t, cfg, false), Ledger{})
+		after, _, _ := Plan(cfg, anyWorld(t, cfg, false), led)
+		have, want := Compile(before), Compile(after)
+		if p := kernel.Diff(have, have, epoch); len(p.Ops) != 0 {
+			t.Fatalf("Diff(a, a) is not empty:\n%s", p.Text())
+		}
+		plan := kernel.Diff(have, want, epoch)
+		for n := range len(plan.Ops) + 1 {
+			fake := &kernel.Fake{State: clone(have), Now: nowEpoch}
+			step := kernel.Plan{Now: epoch, Ops: plan.Ops[:n]}
+			if r := fake.Apply(context.Background(), step); len(r.Failed) > 0 {
+				t.Fatalf("the plan fails by itself: %v", r.Failed)
+			}
+			if bad := promise1(fake.State, before, after); bad != "" {
+				t.Fatalf("promise 1 broken after %d operations: %s\n%s", n, bad, plan.Text())
+			}
+			if bad := promise2(fake.State, have, want); bad != "" {
+				t.Fatalf("promise 2 broken after %d operations: %s\n%s", n, bad, plan.Text())
+			}
+			fake.State.Sysctls = slices.DeleteFunc(fake.State.Sysctls, func(s kernel.Sysctl) bool { // restoring them is the engine's
+				return !slices.ContainsFunc(want.Sysctls, func(w kernel.Sysctl) bool { return w.Name == s.Name })
+			})
+			if n == len(plan.Ops) && fake.State.Text(epoch) != want.Text(epoch) {
+				t.Fatalf("the plan leads to\n%sinstead of\n%s", fake.State.Text(epoch), want.Text(epoch))
+			}
+		}
+	})
+}
+
+func clone(s kernel.State) kernel.State {
+	return kernel.State{Sysctls: slices.Clone(s.Sysctls), Routes: slices.Clone(s.Routes), Rules: slices.Clone(s.Rules), Addresses: slices.Clone(s.Addresses)}
+}
+
+// promise1: a packet from a LAN host with a source on which hosts sit (an address of the router is there) leaves, if
+// at all, through an uplink to which its delegation belongs before or after.
+func promise1(s kernel.State, before, after Site) string {
+	owners := map[netip.Prefix][]string{}
+	for _, site := range []Site{before, after} {
+		for _, u := range site.Uplinks {
+			for _, g := range u.Delegations {
+				owners[g.Prefix] = append(owners[g.Prefix], u.Interface)
+			}
+		}
+	}
+	for _, a := range s.Addresses {
+		for g, devs := range owners {
+			if !g.Contains(a.Prefix.Addr()) {
+				continue
+			}
+			src := a.Prefix.Addr().Next()
+			if dev := lookup(s, src, netip.MustParseAddr("2001:db8:ffff::1"), a.Dev); dev != "" && !slices.Contains(devs, dev) {
+				return fmt.Sprintf("%s (of %s, uplinks %v) leaves through %s", src, g, devs, dev)
+			}
+		}
+	}
+	return ""
+}
+
+// promise2: a downstream with an address before and after has one all the time.
+func promise2(s, have, want kernel.State) string {
+	on := func(s kernel.State, dev string) (ps []netip.Prefix) {
+		for _, a := range s.Addresses {
+			if a.Dev == dev {
+				ps = append(ps, a.Prefix)
+			}
+		}
+		return ps
+	}
+	for _, a := range have.Addresses {
+		if len(on(want, a.Dev)) > 0 && len(on(s, a.Dev)) == 0 {
+			return a.Dev + " has no address"
+		}
+	}
+	return ""
+}
+
+// lookup is fib6_rule_lookup in small: the interface through which a packet leaves, or "".
+func lookup(s kernel.State, src, dst netip.Addr, iif string) string {
+	rules := append(slices.Clone(s.Rules), kernel.Rule{Family: kernel.IPv6, Priority: 32766, Action: kernel.Unicast, Table: kernel.TableMain})
+	slices.SortStableFunc(rules, func(a, b kernel.Rule) int { return int(a.Priority) - int(b.Priority) })
+	for _, r := range rules {
+		if r.From.IsValid() && !r.From.Contains(src) || r.IIF != "" && r.IIF != iif || r.OIF != "" {
+			continue
+		}
+		if r.Action != kernel.Unicast {
+			return ""
+		}
+		best := kernel.Route{Dst: netip.Prefix{}}
+		for _, n := range s.Routes {
+			if n.Table != r.Table || !n.Dst.Contains(dst) {
+				continue
+			}
+			if !best.Dst.IsValid() || n.Dst.Bits() > best.Dst.Bits() || n.Dst.Bits() == best.Dst.Bits() && n.Metric < best.Metric {
+				best = n
+			}
+		}
+		if !best.Dst.IsValid() || r.SuppressPrefix && best.Dst.Bits() == 0 {
+			continue
+		}
+		return best.Dev
+	}
+	return ""
+}
