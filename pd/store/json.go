@@ -1,0 +1,202 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+const (
+	maxFile     = 4 << 20 // octets; a ledger of a large site stays below a tenth
+	maxSetAside = 10      // unusable versions of one file that are kept
+)
+
+// envelope is what every file holds.
+type envelope struct {
+	Version int             `json:"version"`
+	Data    json.RawMessage `json:"data"`
+}
+
+// ReadJSON reads the data of file name into v, which is to be discarded after an error. The error is fs.ErrNotExist if
+// there is no file, and ErrCorrupt if its content is of no use: not JSON, cut short, or of another version. Such a file
+// has been set aside, under a name that the error gives.
+func (d *Dir) ReadJSON(name string, version int, v any) error {
+	b, err := d.read(name)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", d.file(name), err)
+	}
+	if err := decode(b, version, v); err != nil {
+		return d.corrupt(name, err)
+	}
+	return nil
+}
+
+// decode reads an envelope.
+func decode(b []byte, version int, v any) error {
+	if len(b) > maxFile {
+		return fmt.Errorf("longer than %d octets", maxFile)
+	}
+	var e envelope
+	if err := json.Unmarshal(b, &e); err != nil {
+		return err
+	}
+	if e.Version != version {
+		return fmt.Errorf("version %d, this uplinkd reads version %d", e.Version, version)
+	}
+	if len(e.Data) == 0 || string(e.Data) == "null" {
+		return errors.New(`no "data"`)
+	}
+	return json.Unmarshal(e.Data, v)
+}
+
+// read returns at most one octet more than maxFile.
+func (d *Dir) read(name string) ([]byte, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	f, err := d.root.Open(name)
+	if err != nil {
+		return nil, bare(err)
+	}
+	defer f.Close() // nothing was written
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	return b, bare(err)
+}
+
+// corrupt sets the file aside and returns the error that says so.
+func (d *Dir) corrupt(name string, cause error) error {
+	err := fmt.Errorf("%w %s: %w", ErrCorrupt, d.file(name), cause)
+	if d.lock == nil {
+		return err
+	}
+	kept, rerr := d.setAside(name)
+	if rerr != nil {
+		return fmt.Errorf("%w; setting it aside failed: %w", err, rerr)
+	}
+	return fmt.Errorf("%w; going on without it, it is kept as %s", err, kept)
+}
+
+// setAside renames a file to NAME.corrupt-N with the first N that is free; when none is, the last one is replaced.
+func (d *Dir) setAside(name string) (kept string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for n := 1; n <= maxSetAside; n++ {
+		kept = fmt.Sprintf("%s.corrupt-%d", name, n)
+		if _, err := d.root.Lstat(kept); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	if err := d.root.Rename(name, kept); err != nil {
+		return "", bare(err)
+	}
+	return kept, d.syncDir()
+}
+
+// WriteJSON makes v the data of file name. When it returns nil, the new content survives a power cut; when it does not,
+// or the process is killed, the file has the old content or the new one. A file that has this content already is left
+// alone, which spares flash memory.
+func (d *Dir) WriteJSON(name string, version int, v any) error {
+	if err := d.write(name, version, v); err != nil {
+		return fmt.Errorf("write %s: %w", d.file(name), err)
+	}
+	return nil
+}
+
+func (d *Dir) write(name string, version int, v any) error {
+	if d.lock == nil {
+		return errReadOnly
+	}
+	if err := checkName(name); err != nil {
+		return err
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(envelope{version, data}, "", "  ")
+	if err != nil {
+		return err
+	}
+	b = append(b, '\n')
+	if len(b) > maxFile {
+		return fmt.Errorf("%d octets, want at most %d", len(b), maxFile)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if old, err := d.read(name); err == nil && bytes.Equal(old, b) && !d.unsynced {
+		return nil
+	}
+	return d.replace(name, b)
+}
+
+// replace puts a new file in the place of an old one: file, then rename, then directory reach the disk in this order.
+func (d *Dir) replace(name string, b []byte) error {
+	temp := name + tempSuffix
+	err := d.writeSynced(temp, b)
+	if err == nil {
+		err = d.root.Rename(temp, name)
+	}
+	if err != nil {
+		if rerr := d.root.Remove(temp); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+		return bare(err)
+	}
+	return d.syncDir()
+}
+
+func (d *Dir) writeSynced(name string, b []byte) error {
+	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// syncDir brings renames to the disk; fsync of the file alone does not (fsync(2)).
+func (d *Dir) syncDir() error {
+	d.unsynced = true
+	f, err := d.root.Open(".")
+	if err != nil {
+		return bare(err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	d.unsynced = false
+	return nil
+}
+
+// checkName keeps names to plain files of the directory.
+func checkName(name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") || len(name) > maxName {
+		return fmt.Errorf("file name %.80q: want a plain name of 1 to %d octets", name, maxName)
+	}
+	return nil
+}
+
+// maxName leaves room for what setAside and replace append (NAME_MAX is 255).
+const maxName = 230
+
+// bare drops operation and path from an error of os or os.Root: they may be relative to the directory, and the caller
+// names the full path.
+func bare(err error) error {
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		return path.Err
+	case errors.As(err, &link):
+		return link.Err
+	}
+	return err
+}

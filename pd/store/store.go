@@ -1,0 +1,151 @@
+// Package store keeps what must survive a restart in files that people can read: leases, the DUID, the planner's ledger.
+// One directory, one writer (a lock sees to that), one JSON file per thing: {"version": 1, "data": {...}}.
+//
+// A file is replaced as a whole or not at all, whenever the power goes. A file that cannot be read is never an end: it is
+// set aside under another name for the bug report, and the daemon starts without it.
+//
+// It is not a database, and nothing here decides what is worth keeping or how long.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// ErrCorrupt is in the error for a file that was there but cannot be used.
+var ErrCorrupt = errors.New("unusable state file")
+
+// ErrLocked is in the error of Open when another process has the directory open.
+var ErrLocked = errors.New("another uplinkd is running")
+
+// errReadOnly is what writing to a directory from ReadOnly gives.
+var errReadOnly = errors.New("opened for reading only")
+
+const (
+	lockName   = "lock"
+	tempSuffix = ".tmp"
+)
+
+// Dir is an open state directory. Its methods may be called from several goroutines.
+type Dir struct {
+	path string
+	root *os.Root
+	lock *os.File // nil: read only
+
+	mu       sync.Mutex // one writer at a time: names of temporary files are fixed
+	unsynced bool       // a rename may not have reached the disk yet: do not trust that a file on disk is safe
+}
+
+// Open opens the state directory, creating it if need be, and locks it for this process until Close or death. It removes
+// what a killed writer has left behind.
+func Open(path string) (*Dir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, dirError(path, err)
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, dirError(path, err)
+	}
+	lock, err := takeLock(root)
+	if err != nil {
+		return nil, errors.Join(dirError(path, err), root.Close())
+	}
+	d := &Dir{path: path, root: root, lock: lock}
+	if err := d.removeTemporary(); err != nil {
+		return nil, errors.Join(dirError(path, err), d.Close())
+	}
+	return d, nil
+}
+
+// ReadOnly opens the state directory of a daemon that may be running, for looking only: it takes no lock, and no method
+// of the Dir changes a file. The error is fs.ErrNotExist if there is no such directory.
+func ReadOnly(path string) (*Dir, error) {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, dirError(path, err)
+	}
+	return &Dir{path: path, root: root}, nil
+}
+
+// Close unlocks the directory.
+func (d *Dir) Close() error {
+	err := d.root.Close()
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Close())
+	}
+	return err
+}
+
+// dirError says what is wrong with the directory and what to do.
+func dirError(path string, err error) error {
+	switch err = bare(err); {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("state directory %s: %w: run as root or set state_dir", path, err)
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("state directory %s: %w: set state_dir", path, err)
+	}
+	return fmt.Errorf("state directory %s: %w", path, err)
+}
+
+// takeLock locks the file "lock", which holds the process id for the message that the next one gets. The kernel drops the
+// lock when the process dies, so the file stays; removing it would let two processes lock two files of one name.
+func takeLock(root *os.Root) (*os.File, error) {
+	f, err := root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = ErrLocked
+		if pid := readPID(f); pid > 0 {
+			err = fmt.Errorf("%w (process %d)", ErrLocked, pid)
+		}
+	}
+	if err == nil {
+		err = writePID(f)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// readPID returns 0 for anything but a number: the file may be anybody's.
+func readPID(f *os.File) int {
+	b := make([]byte, 20)
+	n, _ := f.ReadAt(b, 0) // io.EOF is usual
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	return pid
+}
+
+func writePID(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	return err
+}
+
+// removeTemporary removes the files of writes that did not come to their end.
+func (d *Dir) removeTemporary() error {
+	names, err := fs.Glob(d.root.FS(), "*"+tempSuffix)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := d.root.Remove(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// file is the full name of a file, for messages.
+func (d *Dir) file(name string) string { return filepath.Join(d.path, name) }

@@ -1,0 +1,441 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
+)
+
+var equate = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
+	cmp.Comparer(func(a, b lifetime.Deadline) bool { return a.Compare(b) == 0 })}
+
+var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+var lease = pd.Lease{
+	ServerID: "\x00\x03\x00\x01\x02\x00\x00\x00\x02\x01",
+	IAID:     7,
+	Received: start,
+	T1:       lifetime.After(start, 1800),
+	T2:       lifetime.After(start, 2880),
+	Prefixes: []pd.LeasedPrefix{
+		{Prefix: netip.MustParsePrefix("2001:db8:100::/56"), PreferredUntil: lifetime.After(start, 3600), ValidUntil: lifetime.After(start, 7200)},
+		{Prefix: netip.MustParsePrefix("2001:db8:200::/56"), ValidUntil: lifetime.Forever()},
+	},
+	DNS:          []netip.Addr{netip.MustParseAddr("2001:db8::53")},
+	DomainSearch: []string{"example.com"},
+	SolMaxRT:     7200,
+}
+
+func open(t *testing.T, path string) *Dir {
+	t.Helper()
+	d, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// reopen is a restart of the daemon.
+func reopen(t *testing.T, d *Dir) *Dir {
+	t.Helper()
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, d.path)
+}
+
+func put(t *testing.T, d *Dir, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(d.path, name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func files(t *testing.T, d *Dir) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func TestLeaseSurvivesRestart(t *testing.T) {
+	d := open(t, filepath.Join(t.TempDir(), "new", "state"))
+	if info, err := os.Stat(d.path); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("directory: %v %v, want mode 0700", info.Mode(), err)
+	}
+	if l, err := d.Lease("fiber"); err != nil || !cmp.Equal(l, pd.Lease{}, equate) {
+		t.Errorf("before the first save: %+v, %v", l, err)
+	}
+	if err := d.SaveLease("fiber", lease); err != nil {
+		t.Fatal(err)
+	}
+	got, err := reopen(t, d).Lease("fiber")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(lease, got, equate); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLeaseFileIsReadable(t *testing.T) {
+	d := open(t, t.TempDir())
+	l := lease
+	l.Prefixes = l.Prefixes[:1]
+	if err := d.SaveLease("fiber", l); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(d.path, "lease-fiber.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{
+  "version": 1,
+  "data": {
+    "server_id": "00:03:00:01:02:00:00:00:02:01",
+    "iaid": 7,
+    "received": "2026-03-01T12:00:00Z",
+    "t1": "2026-03-01T12:30:00Z",
+    "t2": "2026-03-01T12:48:00Z",
+    "prefixes": [
+      {
+        "prefix": "2001:db8:100::/56",
+        "preferred_until": "2026-03-01T13:00:00Z",
+        "valid_until": "2026-03-01T14:00:00Z"
+      }
+    ],
+    "dns": [
+      "2001:db8::53"
+    ],
+    "domain_search": [
+      "example.com"
+    ],
+    "sol_max_rt": 7200
+  }
+}
+`
+	if diff := cmp.Diff(want, string(b)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestUnchangedIsNotWritten(t *testing.T) {
+	d := open(t, t.TempDir())
+	if err := d.SaveLease("fiber", lease); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(filepath.Join(d.path, "lease-fiber.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := func() bool {
+		if err := d.SaveLease("fiber", lease); err != nil {
+			t.Fatal(err)
+		}
+		after, err := os.Stat(filepath.Join(d.path, "lease-fiber.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return os.SameFile(before, after) // every write makes a new file
+	}
+	if !same() {
+		t.Error("equal lease was written again")
+	}
+	d.unsynced = true
+	if same() {
+		t.Error("equal lease was not written again although the rename may be lost")
+	}
+}
+
+func TestUnusableFiles(t *testing.T) {
+	whole := func() string {
+		d := open(t, t.TempDir())
+		if err := d.SaveLease("fiber", lease); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join(d.path, "lease-fiber.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}()
+	for _, c := range []struct{ name, content, cause string }{
+		{"empty", "", "unexpected end of JSON input"},
+		{"truncated", whole[:len(whole)/2], "unexpected end of JSON input"},
+		{"garbage", "\x00\xff\x1b[2J", "invalid character '\\x00' looking for beginning of value"},
+		{"stray end", whole + "}", "invalid character '}' after top-level value"},
+		{"newer", strings.Replace(whole, `"version": 1`, `"version": 2`, 1), "version 2, this uplinkd reads version 1"},
+		{"no data", `{"version": 1}`, `no "data"`},
+		{"null data", `{"version": 1, "data": null}`, `no "data"`},
+		{"IPv4", strings.Replace(whole, "2001:db8:100::/56", "192.0.2.0/24", 1), "prefix 192.0.2.0/24: want an IPv6 prefix without host bits"},
+		{"host bits", strings.Replace(whole, "2001:db8:100::/56", "2001:db8:100::1/56", 1),
+			"prefix 2001:db8:100::1/56: want an IPv6 prefix without host bits"},
+		{"no prefix", strings.Replace(whole, "2001:db8:100::/56", "", 1), "prefix invalid Prefix: want an IPv6 prefix without host bits"},
+		{"lifetimes", strings.Replace(whole, "T13:00:00Z", "T15:00:00Z", 1),
+			"prefix 2001:db8:100::/56: preferred until 2026-03-01T15:00:00Z, longer than valid until 2026-03-01T14:00:00Z"},
+		{"DNS", strings.Replace(whole, "2001:db8::53", "", 1), "DNS server invalid IP: want an IPv6 address"},
+		{"huge", whole + strings.Repeat(" ", maxFile), "longer than 4194304 octets"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := open(t, t.TempDir())
+			put(t, d, "lease-fiber.json", c.content)
+			l, err := d.Lease("fiber")
+			want := fmt.Sprintf("unusable state file %s/lease-fiber.json: %s; going on without it, it is kept as lease-fiber.json.corrupt-1",
+				d.path, c.cause)
+			if !errors.Is(err, ErrCorrupt) || err.Error() != want || !cmp.Equal(l, pd.Lease{}, equate) {
+				t.Errorf("got lease %+v, error\n%v, want\n%s", l, err, want)
+			}
+			kept, err := os.ReadFile(filepath.Join(d.path, "lease-fiber.json.corrupt-1"))
+			if err != nil || string(kept) != c.content {
+				t.Errorf("kept %q, %v", kept, err)
+			}
+			if _, err := d.Lease("fiber"); err != nil {
+				t.Errorf("second read: %v", err)
+			}
+			if err := d.SaveLease("fiber", lease); err != nil {
+				t.Errorf("save after that: %v", err)
+			}
+		})
+	}
+}
+
+func TestSetAsideIsBounded(t *testing.T) {
+	d := open(t, t.TempDir())
+	for i := range maxSetAside + 3 {
+		put(t, d, "ledger.json", fmt.Sprint("garbage ", i))
+		if err := d.ReadJSON("ledger.json", 1, new(int)); !errors.Is(err, ErrCorrupt) {
+			t.Fatal(err)
+		}
+	}
+	if n := len(files(t, d)); n != maxSetAside+1 {
+		t.Errorf("%d files, want %d and the lock: %q", n, maxSetAside, files(t, d))
+	}
+	first, err := os.ReadFile(filepath.Join(d.path, "ledger.json.corrupt-1"))
+	if err != nil || string(first) != "garbage 0" {
+		t.Errorf("the first incident became %q, %v", first, err)
+	}
+}
+
+// TestKilledWhileWriting has the states of the disk that a SIGKILL or a power cut between the steps of replace leaves.
+func TestKilledWhileWriting(t *testing.T) {
+	for _, temp := range []string{"", `{"version": 1, "da`, "\x00\x00\x00\x00"} {
+		d := open(t, t.TempDir())
+		if err := d.SaveLease("fiber", lease); err != nil {
+			t.Fatal(err)
+		}
+		put(t, d, "lease-fiber.json.tmp", temp)
+		put(t, d, "lease-gone.json.tmp", temp)
+		d = reopen(t, d)
+		got, err := d.Lease("fiber")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(lease, got, equate); diff != "" {
+			t.Error(diff)
+		}
+		if want := []string{"lease-fiber.json", "lock"}; !slices.Equal(files(t, d), want) {
+			t.Errorf("files %q, want %q", files(t, d), want)
+		}
+	}
+}
+
+func TestFailedWriteKeepsOld(t *testing.T) {
+	d := open(t, t.TempDir())
+	if err := d.WriteJSON("ledger.json", 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	// A directory in the place of the temporary file makes writing fail, also for root.
+	if err := os.Mkdir(filepath.Join(d.path, "ledger.json.tmp"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	err := d.WriteJSON("ledger.json", 1, 2)
+	if want := "write " + d.path + "/ledger.json: is a directory"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	var got int
+	if err := d.ReadJSON("ledger.json", 1, &got); err != nil || got != 1 {
+		t.Errorf("got %d, %v, want the old content", got, err)
+	}
+	if err := d.WriteJSON("ledger.json", 1, 3); err != nil {
+		t.Errorf("after the cause is gone: %v", err)
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, filepath.Join(file, "below")} {
+		_, err := Open(path)
+		want := "state directory " + path + ": not a directory: set state_dir"
+		if err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	err := dirError("/var/lib/uplinkd", &fs.PathError{Op: "mkdir", Path: "/var/lib/uplinkd", Err: os.ErrPermission})
+	if want := "state directory /var/lib/uplinkd: permission denied: run as root or set state_dir"; err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestOneDaemonPerDirectory(t *testing.T) {
+	d := open(t, t.TempDir())
+	_, err := Open(d.path)
+	want := fmt.Sprintf("state directory %s: another uplinkd is running (process %d)", d.path, os.Getpid())
+	if !errors.Is(err, ErrLocked) || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, d, lockName, "not a number")
+	open(t, d.path)
+}
+
+func TestConcurrentOpen(t *testing.T) {
+	dir := t.TempDir()
+	var wg sync.WaitGroup
+	opened := make([]*Dir, 16)
+	for i := range opened {
+		wg.Go(func() {
+			d, err := Open(dir)
+			if err != nil && !errors.Is(err, ErrLocked) {
+				t.Error(err)
+			}
+			opened[i] = d
+		})
+	}
+	wg.Wait()
+	n := 0
+	for _, d := range opened {
+		if d != nil {
+			n++
+			d.Close()
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d opened the directory, want 1", n)
+	}
+}
+
+func TestReadOnly(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := ReadOnly(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v, want fs.ErrNotExist", err)
+	}
+	w := open(t, dir)
+	if err := w.SaveLease("fiber", lease); err != nil {
+		t.Fatal(err)
+	}
+	put(t, w, "lease-dsl.json", "garbage")
+	put(t, w, "lease-dsl.json.tmp", "being written")
+	before := files(t, w)
+	d, err := ReadOnly(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if got, err := d.Lease("fiber"); err != nil || !cmp.Equal(got, lease, equate) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if _, err := d.Lease("dsl"); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("got %v, want ErrCorrupt", err)
+	}
+	if err := d.SaveLease("fiber", pd.Lease{}); !errors.Is(err, errReadOnly) {
+		t.Errorf("save: got %v", err)
+	}
+	if _, err := d.DUID(func() pd.DUID { return "abc" }); !errors.Is(err, errReadOnly) {
+		t.Errorf("DUID: got %v", err)
+	}
+	if after := files(t, w); !slices.Equal(before, after) {
+		t.Errorf("files before %q, after %q", before, after)
+	}
+}
+
+func TestDUID(t *testing.T) {
+	const first, second = pd.DUID("\x00\x03\x00\x01\x02\x00\x00\x00\x01\x01"), pd.DUID("\x00\x03\x00\x01\x02\x00\x00\x00\x01\x02")
+	d := open(t, t.TempDir())
+	if _, err := d.DUID(func() pd.DUID { return "" }); err == nil {
+		t.Error("an invalid DUID was accepted")
+	}
+	if id, err := d.DUID(func() pd.DUID { return first }); err != nil || id != first {
+		t.Fatalf("created %s, %v", id, err)
+	}
+	d = reopen(t, d)
+	if id, err := d.DUID(func() pd.DUID { t.Error("created again"); return second }); err != nil || id != first {
+		t.Errorf("loaded %s, %v", id, err)
+	}
+	for _, bad := range []string{`{"version": 1, "data": "00"}`, `{"version": 1, "data": ""}`, `{"version": 1, "data": "00:03:00:0`} {
+		put(t, d, duidName, bad)
+		id, err := d.DUID(func() pd.DUID { return second })
+		if !errors.Is(err, ErrCorrupt) || id != second {
+			t.Errorf("%s: got %s, %v, want a new DUID and ErrCorrupt", bad, id, err)
+		}
+		if id, err := d.DUID(func() pd.DUID { t.Error("created again"); return first }); err != nil || id != second {
+			t.Errorf("%s: loaded %s, %v", bad, id, err)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	for uplink, want := range map[string]string{
+		"fiber":         "lease-fiber.json",
+		"wan-0_b":       "lease-wan-0_b.json",
+		"../etc/passwd": "lease-%2E%2E%2Fetc%2Fpasswd.json",
+		"a%2Eb":         "lease-a%252Eb.json",
+		"ü\x00":         "lease-%C3%BC%00.json",
+		"":              "lease-.json",
+	} {
+		if got := leaseName(uplink); got != want {
+			t.Errorf("%q: got %s, want %s", uplink, got, want)
+		}
+	}
+	d := open(t, t.TempDir())
+	for _, name := range []string{"", ".", "..", "a/b", "../a", "a\x00", strings.Repeat("a", maxName+1)} {
+		if err := d.WriteJSON(name, 1, 1); err == nil {
+			t.Errorf("%.20q: written", name)
+		}
+		if err := d.ReadJSON(name, 1, new(int)); err == nil || errors.Is(err, ErrCorrupt) {
+			t.Errorf("%.20q: got %v", name, err)
+		}
+	}
+	if err := d.SaveLease(strings.Repeat("ü", 100), lease); err == nil {
+		t.Error("an uplink whose file name is too long was accepted")
+	}
+}
+
+func TestSymlinkLeavesNot(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "outside.json")
+	if err := os.WriteFile(outside, []byte(`{"version": 1, "data": 1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, t.TempDir())
+	if err := os.Symlink(outside, filepath.Join(d.path, "ledger.json")); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.ReadJSON("ledger.json", 1, new(int)); err == nil || errors.Is(err, ErrCorrupt) {
+		t.Errorf("a link out of the directory was followed: %v", err)
+	}
+}
