@@ -1,0 +1,180 @@
+package config
+
+import (
+	"fmt"
+	"math"
+)
+
+// check looks for mistakes that show only when sections are compared.
+func (p *parser) check() {
+	p.checkRules()
+	p.checkInterfaces()
+	for i, d := range p.config.Downstreams {
+		s := p.downstreams[i]
+		p.checkFrom(d, s)
+		p.checkRA(d, s)
+		p.checkFits(d, s)
+		for j := range i {
+			p.checkOverlap(d, s, p.config.Downstreams[j], p.downstreams[j])
+		}
+	}
+}
+
+// checkRules keeps the priorities apart and in the order in which the routing policy needs them: specific routes of main,
+// sockets bound to an uplink, sources, and what is left.
+func (p *parser) checkRules() {
+	rules := p.config.RuleBase
+	order := []struct {
+		key         string
+		first, last uint32
+	}{
+		{"main", rules.Main, rules.Main},
+		{"oif", rules.OIF + 1, rules.OIF + MaxUplinks},
+		{"from", rules.From + 1, rules.From + MaxUplinks},
+		{"strict", rules.Strict, rules.Strict},
+	}
+	for i := 1; i < len(order); i++ {
+		before, after := order[i-1], order[i]
+		if after.first > before.last {
+			continue
+		}
+		key := after.key
+		if p.rules.find(key) == nil {
+			key = before.key
+		}
+		p.rules.fail(p.rules.at(key), key, "the priorities of rules.%s (%s) must all be lower than those of rules.%s (%s)",
+			before.key, priorities(before.first, before.last), after.key, priorities(after.first, after.last))
+	}
+}
+
+func priorities(first, last uint32) string {
+	if first == last {
+		return fmt.Sprint(first)
+	}
+	return fmt.Sprintf("%d to %d, one for each uplink", first, last)
+}
+
+// checkInterfaces allows one use per interface: two DHCPv6 clients or two routers' worth of advertisements on one link
+// undo each other's work.
+func (p *parser) checkInterfaces() {
+	seen := map[string]*section{}
+	claim := func(s *section, iface string) {
+		if iface == "" {
+			return
+		}
+		if first, taken := seen[iface]; taken {
+			s.fail(s.at("interface"), "interface", "%s is already the interface of %s (%v)",
+				quote(iface), first.path, first.at("interface"))
+			return
+		}
+		seen[iface] = s
+	}
+	for i, u := range p.config.Uplinks {
+		claim(p.uplinks[i], u.Interface)
+	}
+	for i, d := range p.config.Downstreams {
+		claim(p.downstreams[i], d.Interface)
+	}
+}
+
+func (p *parser) checkFrom(d Downstream, s *section) {
+	var names []string
+	for _, u := range p.config.Uplinks {
+		names = append(names, u.Name)
+	}
+	n := s.find("from")
+	for i, from := range d.From {
+		if _, ok := p.uplink(from); ok {
+			continue
+		}
+		at := n.value
+		if n.kind == kindList {
+			at = n.items[i].value
+		}
+		s.fail(at, "from", "there is no uplink %s%s", quote(from), didYouMean(from, names))
+	}
+}
+
+func (p *parser) uplink(name string) (Uplink, bool) {
+	for _, u := range p.config.Uplinks {
+		if u.Name == name {
+			return u, true
+		}
+	}
+	return Uplink{}, false
+}
+
+func (p *parser) checkRA(d Downstream, s *section) {
+	ra := d.RA
+	if s.find("ra.enabled") != nil && ra.Enabled && d.Length != 64 {
+		s.fail(s.at("ra.enabled"), "ra.enabled", "router advertisements are only sent for subnets of length 64, and this one has length %d (RFC 4862 §5.5.3)", d.Length)
+	}
+	if ra.RouterLifetime != 0 && ra.RouterLifetime < ra.MaxInterval {
+		s.fail(s.at("ra.router_lifetime"), "ra.router_lifetime", "%s is shorter than ra.max_interval (%s): hosts would lose their router between two advertisements; 0 is allowed",
+			span(ra.RouterLifetime), span(ra.MaxInterval))
+	}
+	if ra.PreferredLifetime < ra.MaxInterval {
+		s.fail(s.at("ra.preferred_lifetime"), "ra.preferred_lifetime", "%s is shorter than ra.max_interval (%s): addresses of hosts would be deprecated between two advertisements",
+			span(ra.PreferredLifetime), span(ra.MaxInterval))
+	}
+	if ra.ValidLifetime < ra.PreferredLifetime {
+		s.fail(s.at("ra.valid_lifetime"), "ra.valid_lifetime", "%s is shorter than ra.preferred_lifetime (%s)", span(ra.ValidLifetime), span(ra.PreferredLifetime))
+	}
+}
+
+// checkFits compares a subnet with the delegations that its uplinks ask for. Servers may give another length than the
+// hint; without a hint all that is known is that a delegation has at least one bit.
+func (p *parser) checkFits(d Downstream, s *section) {
+	hinted := false
+	for _, u := range p.config.Uplinks {
+		if !d.uses(u.Name) || u.DHCPv6.Length == 0 {
+			continue
+		}
+		hinted = true
+		key := joinPath("uplink", u.Name) + ".dhcpv6.length"
+		if d.Length < u.DHCPv6.Length {
+			s.fail(s.at("length"), "length", "a subnet of length %d does not fit into a /%d delegation (%s)", d.Length, u.DHCPv6.Length, key)
+		} else if last := lastID(d.Length - u.DHCPv6.Length); d.Subnet > last {
+			s.fail(s.at("subnet"), "subnet", "subnet id %d does not fit: a /%d delegation (%s) has %d /%d subnets (0 to %d)",
+				d.Subnet, u.DHCPv6.Length, key, last+1, d.Length, last)
+		}
+	}
+	if last := lastID(d.Length - 1); !hinted && d.Subnet > last {
+		s.fail(s.at("subnet"), "subnet", "subnet id %d does not fit: no delegation has more than %d /%d subnets (0 to %d)",
+			d.Subnet, last+1, d.Length, last)
+	}
+}
+
+// lastID is the highest subnet id of the given number of bits.
+func lastID(bits uint8) int64 {
+	if bits >= 63 {
+		return math.MaxInt64
+	}
+	return 1<<bits - 1
+}
+
+// checkOverlap compares two explicit subnets. Both are counted from the start of the same delegation, so the one with the
+// longer prefix lies inside the other when its leading bits are the other's id.
+func (p *parser) checkOverlap(a Downstream, sa *section, b Downstream, sb *section) {
+	if a.Subnet < 0 || b.Subnet < 0 || !p.shareUplink(a, b) {
+		return
+	}
+	place := fmt.Sprintf("%s (%v)", sb.path, sb.at("subnet"))
+	switch {
+	case a.Length == b.Length && a.Subnet == b.Subnet:
+		sa.fail(sa.at("subnet"), "subnet", "subnet id %d is already that of %s", a.Subnet, place)
+	case a.Length > b.Length && uint64(a.Subnet)>>(a.Length-b.Length) == uint64(b.Subnet):
+		sa.fail(sa.at("subnet"), "subnet", "/%d subnet %d lies inside the /%d subnet %d of %s", a.Length, a.Subnet, b.Length, b.Subnet, place)
+	case a.Length < b.Length && uint64(b.Subnet)>>(b.Length-a.Length) == uint64(a.Subnet):
+		sa.fail(sa.at("subnet"), "subnet", "/%d subnet %d contains the /%d subnet %d of %s", a.Length, a.Subnet, b.Length, b.Subnet, place)
+	}
+}
+
+func (p *parser) shareUplink(a, b Downstream) bool {
+	for _, u := range p.config.Uplinks {
+		if a.uses(u.Name) && b.uses(u.Name) {
+			return true
+		}
+	}
+	return false
+}

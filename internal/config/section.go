@@ -1,0 +1,135 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// section is one table of the file while its keys are being read. Every key that is asked for becomes known; finish
+// then refuses the others. So the list of keys exists once: in the functions that read them.
+type section struct {
+	errs  *Errors
+	path  string
+	node  *node
+	known []string
+
+	missing []string // required keys that are absent
+	hints   []string // what to write for each of them
+}
+
+// get returns the value of a dotted key, or def when the key is absent or wrong.
+func get[T any](s *section, key string, def T, parse func(value) (T, bool)) T {
+	s.known = append(s.known, key)
+	n := s.find(key)
+	if n == nil {
+		return def
+	}
+	if v, ok := parse(value{node: n, section: s, key: key}); ok {
+		return v
+	}
+	return def
+}
+
+// required is get for a key without a default; hint is an example value in TOML.
+func required[T any](s *section, key, hint string, parse func(value) (T, bool)) T {
+	if s.find(key) == nil {
+		s.missing, s.hints = append(s.missing, key), append(s.hints, hint)
+	}
+	var zero T
+	return get(s, key, zero, parse)
+}
+
+// find returns the node of a dotted key or nil.
+func (s *section) find(key string) *node {
+	n := s.node
+	for part := range strings.SplitSeq(key, ".") {
+		if n.kind != kindTable || n.children[part] == nil {
+			return nil
+		}
+		n = n.children[part]
+	}
+	return n
+}
+
+// at returns where a key's value stands; for an absent key, where the section does.
+func (s *section) at(key string) Position {
+	if n := s.find(key); n != nil {
+		return n.value
+	}
+	return s.node.key
+}
+
+func (s *section) fail(at Position, key, format string, args ...any) {
+	path := s.path
+	switch {
+	case path == "":
+		path = key
+	case key != "":
+		path += "." + key
+	}
+	*s.errs = append(*s.errs, Error{Pos: at, Path: path, Msg: fmt.Sprintf(format, args...)})
+}
+
+// finish reports unknown keys and missing ones. A missing key that an unknown one was meant to be is reported once.
+func (s *section) finish() {
+	meant := s.refuseUnknown(s.node, nil)
+	for i, key := range s.missing {
+		if !slices.Contains(meant, key) {
+			s.fail(s.node.key, key, "missing; write for example %s = %s", key, s.hints[i])
+		}
+	}
+}
+
+// refuseUnknown walks the tables below n, whose path is parents, and returns the known keys that were suggested.
+func (s *section) refuseUnknown(n *node, parents []string) (meant []string) {
+	for _, name := range n.names {
+		child := n.children[name]
+		path := append(slices.Clip(parents), name)
+		key := joinPath(path...)
+		switch {
+		case slices.Contains(s.known, key):
+		case !s.isGroup(key):
+			what := "unknown key"
+			if child.kind == kindTable {
+				what = "unknown section"
+			}
+			s.fail(child.key, key, "%s%s", what, didYouMean(key, s.words(child.kind)))
+			if w, ok := closest(key, s.words(child.kind)); ok {
+				meant = append(meant, w)
+			}
+		case child.kind == kindTable:
+			meant = append(meant, s.refuseUnknown(child, path)...)
+		default:
+			s.fail(child.key, key, "needs the name of a setting behind it: %s", strings.Join(s.group(key), ", "))
+		}
+	}
+	return meant
+}
+
+// group returns the known keys below a dotted prefix: dhcpv6.length and so on for dhcpv6.
+func (s *section) group(prefix string) []string {
+	var keys []string
+	for _, k := range s.known {
+		if strings.HasPrefix(k, prefix+".") {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+func (s *section) isGroup(key string) bool { return len(s.group(key)) > 0 }
+
+// words are the known keys, or the known groups in place of a section, for suggestions.
+func (s *section) words(k kind) []string {
+	var groups []string
+	for _, key := range s.known {
+		if i := strings.IndexByte(key, '.'); i > 0 && !slices.Contains(groups, key[:i]) {
+			groups = append(groups, key[:i])
+		}
+	}
+	if k == kindTable && len(groups) > 0 {
+		return groups
+	}
+	return s.known
+}
