@@ -1,0 +1,224 @@
+package radv
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/mdlayher/ndp"
+	"pgregory.net/rapid"
+
+	"uplinkd/internal/lifetime"
+	"uplinkd/policy"
+)
+
+func in(d time.Duration) lifetime.Deadline { return lifetime.Until(start.Add(d)) }
+
+func TestBuild(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*policy.Announcement)
+		want   string
+	}{
+		{"caps hold back a long lease", func(a *policy.Announcement) {}, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1h30m0s preferred 45m0s
+`},
+		{"lifetimes end with the lease, rounded down", func(a *policy.Announcement) {
+			a.Prefixes[0].PreferredUntil, a.Prefixes[0].ValidUntil = in(59*time.Second+900*time.Millisecond), in(99*time.Second+999*time.Millisecond)
+		}, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1m39s preferred 59s
+`},
+		{"preferred never exceeds valid", func(a *policy.Announcement) {
+			a.Prefixes[0].PreferredUntil, a.Prefixes[0].ValidUntil = lifetime.Forever(), in(time.Minute)
+		}, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1m0s preferred 1m0s
+`},
+		{"a lease for ever is capped", func(a *policy.Announcement) {
+			a.Prefixes[0].PreferredUntil, a.Prefixes[0].ValidUntil = lifetime.Forever(), lifetime.Forever()
+		}, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1h30m0s preferred 45m0s
+`},
+		{"a stale prefix has lifetimes 0 and keeps its flags", func(a *policy.Announcement) { a.Prefixes[0].Stale = true }, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 0s preferred 0s
+`},
+		{"deadlines that are over", func(a *policy.Announcement) {
+			a.Prefixes[0].PreferredUntil, a.Prefixes[0].ValidUntil = in(-time.Hour), in(time.Minute)
+		}, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1m0s preferred 0s
+`},
+		{"no way out, another length, MTU", func(a *policy.Announcement) {
+			a.Router, a.MTU, a.Prefixes[0].Prefix = false, 1480, netip.MustParsePrefix("2001:db8:a::/60")
+		}, `
+router 0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+mtu 1480
+prefix 2001:db8:a::/60 onlink true auto false valid 1h30m0s preferred 45m0s
+`},
+		{"DNS for three intervals, without what cannot be one", func(a *policy.Announcement) {
+			a.DNS = []netip.Addr{netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("ff02::1"), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::53")}
+			a.Search = []string{"Lan.Example.", "bad name", "-x.example", strings.Repeat("a", 64) + ".example"}
+		}, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1h30m0s preferred 45m0s
+rdnss [2001:db8::53] lifetime 30m0s
+dnssl [lan.example] lifetime 30m0s
+`},
+		{"DNS not for longer than the prefixes", func(a *policy.Announcement) {
+			a.DNS = []netip.Addr{netip.MustParseAddr("2001:db8::53")}
+			a.Prefixes[0].ValidUntil = in(10 * time.Second)
+		}, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 10s preferred 10s
+rdnss [2001:db8::53] lifetime 10s
+`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := announce(start, prefixA)
+			c.change(&a)
+			if diff := cmp.Diff(strings.TrimPrefix(c.want, "\n"), text(Build(a, lan, start))); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestBuildWithoutLinkLayerAddress(t *testing.T) {
+	link := lan
+	link.MAC = ""
+	if got := text(Build(announce(start), link, start)); strings.Contains(got, "lladdr") {
+		t.Errorf("a link without MAC has a link-layer address option:\n%s", got)
+	}
+}
+
+func TestForgottenServersAreWithdrawn(t *testing.T) {
+	var gone leftovers
+	before, after := []netip.Addr{netip.MustParseAddr("2001:db8:a::1"), netip.MustParseAddr("2001:db8::53")}, []netip.Addr{netip.MustParseAddr("2001:db8::53")}
+	gone.dns.replace(before, after, start.Add(time.Minute))
+	gone.search.replace([]string{"old.example"}, nil, start.Add(time.Minute))
+	a := announce(start)
+	a.DNS = after
+	got := text(build(a, gone, lan, start))
+	for _, want := range []string{"rdnss [2001:db8:a::1] lifetime 0s\n", "dnssl [old.example] lifetime 0s\n", "rdnss [2001:db8::53] lifetime 30m0s\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no line %q in:\n%s", want, got)
+		}
+	}
+	if got := text(build(a, gone, lan, start.Add(time.Minute))); strings.Contains(got, "lifetime 0s") {
+		t.Errorf("withdrawn for longer than hosts can hold it:\n%s", got)
+	}
+}
+
+// TestBuildBounds builds from arbitrary announcements: the message must be correct, fit and never promise too much.
+func TestBuildBounds(t *testing.T) {
+	deadline := rapid.Custom(func(t *rapid.T) lifetime.Deadline {
+		switch rapid.IntRange(0, 9).Draw(t, "kind") {
+		case 0:
+			return lifetime.Forever()
+		case 1:
+			return lifetime.Deadline{}
+		}
+		return in(time.Duration(rapid.Int64Range(-1e9, 1e13).Draw(t, "left")))
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		a := policy.Announcement{
+			Send: true, Router: rapid.Bool().Draw(t, "router"),
+			RouterLifetime: time.Duration(rapid.Int64Range(-1e9, 1e14).Draw(t, "routerlife")),
+			MaxInterval:    time.Duration(rapid.Int64Range(0, 2e12).Draw(t, "max")),
+			MTU:            rapid.Uint32Range(0, 9000).Draw(t, "mtu"),
+		}
+		for i := range rapid.IntRange(0, 60).Draw(t, "prefixes") {
+			a.Prefixes = append(a.Prefixes, policy.AnnouncedPrefix{
+				Prefix:         netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i)}), rapid.IntRange(40, 128).Draw(t, "length")),
+				PreferredUntil: deadline.Draw(t, "preferred"), ValidUntil: deadline.Draw(t, "valid"),
+				PreferredCap: time.Duration(rapid.Int64Range(0, 1e13).Draw(t, "pcap")), ValidCap: time.Duration(rapid.Int64Range(0, 1e13).Draw(t, "vcap")),
+				Stale: rapid.Bool().Draw(t, "stale"),
+			})
+		}
+		for i := range rapid.IntRange(0, 20).Draw(t, "dns") {
+			a.DNS = append(a.DNS, netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 15: byte(i)}))
+		}
+		a.Search = rapid.SliceOfN(rapid.StringMatching(`[a-z0-9.-]{0,80}`), 0, 20).Draw(t, "search")
+		link := lan
+		link.MTU = rapid.IntRange(0, 9000).Draw(t, "linkmtu")
+
+		b, err := ndp.MarshalMessage(Build(a, link, start))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size := 40 + len(b); size > max(1280, link.MTU) {
+			t.Fatalf("%d bytes on a link with MTU %d", size, link.MTU)
+		}
+		m, err := ndp.ParseMessage(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range m.(*ndp.RouterAdvertisement).Options {
+			o, ok := o.(*ndp.PrefixInformation)
+			if !ok {
+				continue
+			}
+			p := a.Prefixes[o.Prefix.As16()[4]]
+			if o.PreferredLifetime > o.ValidLifetime || o.ValidLifetime > p.ValidCap || o.PreferredLifetime > p.PreferredCap ||
+				p.Stale && o.ValidLifetime > 0 || o.AutonomousAddressConfiguration != (o.PrefixLength == 64) {
+				t.Fatalf("%+v from %+v", o, p)
+			}
+			if end, ok := p.ValidUntil.Time(); ok && o.ValidLifetime > 0 && start.Add(o.ValidLifetime).After(end) {
+				t.Fatalf("valid for %s, the lease only until %s", o.ValidLifetime, p.ValidUntil)
+			}
+		}
+	})
+}
+
+func TestSameMeaning(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*policy.Announcement)
+		same   bool
+	}{
+		{"nothing", func(a *policy.Announcement) {}, true},
+		{"renewed beyond the caps", func(a *policy.Announcement) {
+			a.Prefixes[0].PreferredUntil, a.Prefixes[0].ValidUntil = in(5*time.Hour), in(6*time.Hour)
+		}, true},
+		{"other intervals", func(a *policy.Announcement) { a.MaxInterval = 500 * time.Second }, true},
+		{"prefix added", func(a *policy.Announcement) { a.Prefixes = append(a.Prefixes, announce(start, prefixB).Prefixes...) }, false},
+		{"prefix removed", func(a *policy.Announcement) { a.Prefixes = nil }, false},
+		{"prefix stale", func(a *policy.Announcement) { a.Prefixes[0].Stale = true }, false},
+		{"prefix deprecated", func(a *policy.Announcement) { a.Prefixes[0].PreferredUntil = in(0) }, false},
+		{"lease cut short", func(a *policy.Announcement) { a.Prefixes[0].ValidUntil = in(time.Minute) }, false},
+		{"no way out", func(a *policy.Announcement) { a.Router = false }, false},
+		{"DNS added", func(a *policy.Announcement) { a.DNS = []netip.Addr{netip.MustParseAddr("2001:db8::53")} }, false},
+		{"MTU", func(a *policy.Announcement) { a.MTU = 1400 }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, b := announce(start, prefixA), announce(start, prefixA)
+			c.change(&b)
+			if got := sameMeaning(Build(a, lan, start), Build(b, lan, start)); got != c.same {
+				t.Errorf("same meaning: %t, want %t", got, c.same)
+			}
+		})
+	}
+}
+
+func TestSameMeaningToleratesJitterOfRenewals(t *testing.T) {
+	a, b := announce(start, prefixA), announce(start, prefixA)
+	a.Prefixes[0].ValidUntil, b.Prefixes[0].ValidUntil = in(time.Minute), in(time.Minute+1500*time.Millisecond)
+	if !sameMeaning(Build(a, lan, start), Build(b, lan, start)) {
+		t.Error("1.5 s count as a change")
+	}
+}

@@ -1,0 +1,70 @@
+package radv
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mdlayher/ndp"
+)
+
+// tolerance is by how much two lifetimes may differ and still say the same: DHCPv6 counts in whole seconds from the
+// arrival of a Reply, so a renewal that changes nothing moves a deadline a little.
+const tolerance = 2 * time.Second
+
+// sameMeaning reports whether two advertisements made for the same moment tell hosts the same.
+func sameMeaning(a, b *ndp.RouterAdvertisement) bool {
+	return a.RouterLifetime == b.RouterLifetime && a.CurrentHopLimit == b.CurrentHopLimit &&
+		slices.EqualFunc(a.Options, b.Options, sameOption)
+}
+
+func sameOption(a, b ndp.Option) bool {
+	switch a := a.(type) {
+	case *ndp.LinkLayerAddress:
+		b, ok := b.(*ndp.LinkLayerAddress)
+		return ok && slices.Equal(a.Addr, b.Addr)
+	case *ndp.MTU:
+		b, ok := b.(*ndp.MTU)
+		return ok && a.MTU == b.MTU
+	case *ndp.PrefixInformation:
+		b, ok := b.(*ndp.PrefixInformation)
+		return ok && a.Prefix == b.Prefix && a.PrefixLength == b.PrefixLength &&
+			sameLifetime(a.ValidLifetime, b.ValidLifetime) && sameLifetime(a.PreferredLifetime, b.PreferredLifetime)
+	case *ndp.RecursiveDNSServer:
+		b, ok := b.(*ndp.RecursiveDNSServer)
+		return ok && slices.Equal(a.Servers, b.Servers) && sameLifetime(a.Lifetime, b.Lifetime)
+	case *ndp.DNSSearchList:
+		b, ok := b.(*ndp.DNSSearchList)
+		return ok && slices.Equal(a.DomainNames, b.DomainNames) && sameLifetime(a.Lifetime, b.Lifetime)
+	}
+	return false
+}
+
+// sameLifetime reports whether a and b mean the same; 0 (withdrawn) equals nothing but 0.
+func sameLifetime(a, b time.Duration) bool {
+	return (a == 0) == (b == 0) && (a-b).Abs() <= tolerance
+}
+
+// withdraw turns ra into the last word of a router that goes away: not a default router any more (RFC 4861 §6.2.5). With
+// everything set, the prefixes and DNS servers are withdrawn too; otherwise they are left out and hosts keep them, since
+// another program may have taken over the same prefixes.
+func withdraw(ra *ndp.RouterAdvertisement, everything bool) {
+	ra.RouterLifetime = 0
+	keep := ra.Options[:0]
+	for _, o := range ra.Options {
+		switch o := o.(type) {
+		case *ndp.PrefixInformation:
+			o.ValidLifetime, o.PreferredLifetime = 0, 0
+		case *ndp.RecursiveDNSServer:
+			o.Lifetime = 0
+		case *ndp.DNSSearchList:
+			o.Lifetime = 0
+		default:
+			keep = append(keep, o)
+			continue
+		}
+		if everything {
+			keep = append(keep, o)
+		}
+	}
+	ra.Options = keep
+}

@@ -1,0 +1,61 @@
+package radv
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// maxLeftovers bounds what is remembered of each kind; older ones are forgotten first.
+const maxLeftovers = maxServers
+
+// leftovers are the DNS servers and names that were announced, are not any more, and that hosts may still hold: they are
+// announced with lifetime 0 until the lifetime last announced has run out (RFC 8106 §5.1). Without this a host asks the
+// servers of a withdrawn prefix for up to three intervals.
+type leftovers struct {
+	dns    forgotten[netip.Addr]
+	search forgotten[string]
+}
+
+// forgotten is a list of values with the time until which each is still worth a mention.
+type forgotten[T comparable] []struct {
+	value T
+	until time.Time
+}
+
+// replace notes that the announced list was before and is now after; hosts may hold what is gone until the given time.
+func (f *forgotten[T]) replace(before, after []T, until time.Time) {
+	for _, v := range before {
+		f.drop(v)
+		*f = append(*f, struct {
+			value T
+			until time.Time
+		}{v, until})
+	}
+	for _, v := range after {
+		f.drop(v)
+	}
+	if n := len(*f); n > maxLeftovers {
+		*f = slices.Delete(*f, 0, n-maxLeftovers)
+	}
+}
+
+func (f *forgotten[T]) drop(v T) {
+	for i, e := range *f {
+		if e.value == v {
+			*f = slices.Delete(*f, i, i+1)
+			return
+		}
+	}
+}
+
+// values returns what is not over at now.
+func (f forgotten[T]) values(now time.Time) []T {
+	var out []T
+	for _, e := range f {
+		if e.until.After(now) {
+			out = append(out, e.value)
+		}
+	}
+	return out
+}

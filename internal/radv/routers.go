@@ -1,0 +1,239 @@
+package radv
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"uplinkd/internal/lifetime"
+	"uplinkd/policy"
+)
+
+// maxRouters bounds how many routers are remembered on one uplink.
+const maxRouters = 8
+
+// Facts is what router advertisements say about an uplink.
+type Facts struct {
+	Uplink         string
+	Routers        []policy.Router // default routers, best first: by preference (RFC 4191), then by address
+	Managed, Other bool            // M and O flags of any router (RFC 4861 §4.2)
+	Prefixes       []Prefix        // sorted by prefix
+	DNS            []netip.Addr    // of the best router first; no link-local ones
+	Search         []string
+}
+
+// Prefix is a Prefix Information option of a router.
+type Prefix struct {
+	Prefix                     netip.Prefix
+	OnLink, Autonomous         bool
+	PreferredUntil, ValidUntil lifetime.Deadline
+}
+
+// heard is what one router has said and what still holds of it.
+type heard advertisement
+
+// table remembers the routers of one uplink. It is pure.
+type table struct {
+	routers []heard
+}
+
+// hear takes over an advertisement. A new router is ignored when the table is full of default routers, so that forged
+// routers cannot push out the real one.
+func (t *table) hear(a advertisement, now time.Time) {
+	i := slices.IndexFunc(t.routers, func(h heard) bool { return h.from == a.from })
+	if i < 0 {
+		i = t.place(now)
+		if i < 0 {
+			return
+		}
+		t.routers[i] = heard{from: a.from}
+	}
+	h := &t.routers[i]
+	h.managed, h.other, h.preference, h.routerUntil = a.managed, a.other, a.preference, a.routerUntil
+	h.dns = merge(h.dns, a.dns, maxHeardServers)
+	h.search = merge(h.search, a.search, maxHeardDomains)
+	for _, p := range a.prefixes {
+		h.prefixes = slices.DeleteFunc(h.prefixes, func(o Prefix) bool { return o.Prefix == p.Prefix })
+		if len(h.prefixes) < maxHeardPrefixes {
+			h.prefixes = append(h.prefixes, p)
+		}
+	}
+}
+
+// place returns the index of an entry for a new router, -1 when there is none.
+func (t *table) place(now time.Time) int {
+	if len(t.routers) < maxRouters {
+		t.routers = append(t.routers, heard{})
+		return len(t.routers) - 1
+	}
+	return slices.IndexFunc(t.routers, func(h heard) bool { return h.routerUntil.Over(now) })
+}
+
+// merge returns held with the values of news, the old order kept. Beyond limit, what ends first makes room (RFC 8106 §6.1).
+func merge[T comparable](held, news []timed[T], limit int) []timed[T] {
+	for _, n := range news {
+		if i := slices.IndexFunc(held, func(h timed[T]) bool { return h.value == n.value }); i >= 0 {
+			held[i].until = n.until
+		} else if len(held) < limit {
+			held = append(held, n)
+		} else if i := earliest(held); held[i].until.Compare(n.until) < 0 {
+			held[i] = n
+		}
+	}
+	return held
+}
+
+// earliest returns the index of the value that ends first.
+func earliest[T comparable](held []timed[T]) int {
+	first := 0
+	for i, h := range held {
+		if h.until.Compare(held[first].until) < 0 {
+			first = i
+		}
+	}
+	return first
+}
+
+// expire drops what is over at now. It reports whether there was a default router whose time ran out.
+func (t *table) expire(now time.Time) (lost bool) {
+	for i := range t.routers {
+		h := &t.routers[i]
+		if !h.routerUntil.IsZero() && h.routerUntil.Over(now) {
+			h.routerUntil, lost = lifetime.Deadline{}, true
+		}
+		h.dns = slices.DeleteFunc(h.dns, func(d timed[netip.Addr]) bool { return d.until.Over(now) })
+		h.search = slices.DeleteFunc(h.search, func(d timed[string]) bool { return d.until.Over(now) })
+		h.prefixes = slices.DeleteFunc(h.prefixes, func(p Prefix) bool { return p.ValidUntil.Over(now) })
+	}
+	t.routers = slices.DeleteFunc(t.routers, func(h heard) bool {
+		return h.routerUntil.IsZero() && len(h.dns) == 0 && len(h.search) == 0 && len(h.prefixes) == 0
+	})
+	return lost
+}
+
+// next returns the earliest deadline of all that is remembered; Forever when there is none.
+func (t *table) next() lifetime.Deadline {
+	at := lifetime.Forever()
+	for _, h := range t.routers {
+		if !h.routerUntil.IsZero() {
+			at = lifetime.Min(at, h.routerUntil)
+		}
+		for _, d := range h.dns {
+			at = lifetime.Min(at, d.until)
+		}
+		for _, d := range h.search {
+			at = lifetime.Min(at, d.until)
+		}
+		for _, p := range h.prefixes {
+			at = lifetime.Min(at, p.ValidUntil)
+		}
+	}
+	return at
+}
+
+// facts returns what the table says, in canonical order.
+func (t *table) facts(uplink string) Facts {
+	f := Facts{Uplink: uplink}
+	sorted := slices.Clone(t.routers)
+	slices.SortFunc(sorted, func(a, b heard) int {
+		return cmp.Or(cmp.Compare(b.rank(), a.rank()), a.from.Compare(b.from))
+	})
+	for _, h := range sorted {
+		if h.isRouter() {
+			f.Routers = append(f.Routers, policy.Router{Address: h.from, Until: h.routerUntil})
+		}
+		f.Managed = f.Managed || h.managed
+		f.Other = f.Other || h.other
+		for _, d := range h.dns {
+			if len(f.DNS) < maxHeardServers && !slices.Contains(f.DNS, d.value) {
+				f.DNS = append(f.DNS, d.value)
+			}
+		}
+		for _, d := range h.search {
+			if len(f.Search) < maxHeardDomains && !slices.Contains(f.Search, d.value) {
+				f.Search = append(f.Search, d.value)
+			}
+		}
+		for _, p := range h.prefixes {
+			f.Prefixes = addPrefix(f.Prefixes, p)
+		}
+	}
+	slices.SortFunc(f.Prefixes, func(a, b Prefix) int { return a.Prefix.Compare(b.Prefix) })
+	return f
+}
+
+func (h heard) isRouter() bool { return !h.routerUntil.IsZero() }
+
+// rank orders routers; the preference counts only with a lifetime (RFC 4191 §2.2).
+func (h heard) rank() preference {
+	if !h.isRouter() {
+		return low - 1
+	}
+	return h.preference
+}
+
+// addPrefix adds p; of two routers' words on one prefix the longer one counts, as hosts see it (RFC 4861 §6.3.4).
+func addPrefix(all []Prefix, p Prefix) []Prefix {
+	i := slices.IndexFunc(all, func(o Prefix) bool { return o.Prefix == p.Prefix })
+	if i < 0 {
+		return append(all, p)
+	}
+	o := &all[i]
+	o.OnLink, o.Autonomous = o.OnLink || p.OnLink, o.Autonomous || p.Autonomous
+	o.PreferredUntil = lifetime.Max(o.PreferredUntil, p.PreferredUntil)
+	o.ValidUntil = lifetime.Max(o.ValidUntil, p.ValidUntil)
+	return all
+}
+
+// novelty says how much news there is in facts.
+type novelty int
+
+const (
+	nothing   novelty = iota
+	refreshed         // deadlines moved into the future, as with every periodic advertisement
+	changed           // anything else
+)
+
+// compare returns what is new in f, compared with the facts published before.
+func (f Facts) compare(before Facts) novelty {
+	same := f.Managed == before.Managed && f.Other == before.Other &&
+		slices.Equal(f.DNS, before.DNS) && slices.Equal(f.Search, before.Search) &&
+		slices.EqualFunc(f.Routers, before.Routers, func(a, b policy.Router) bool { return a.Address == b.Address }) &&
+		slices.EqualFunc(f.Prefixes, before.Prefixes, func(a, b Prefix) bool {
+			return a.Prefix == b.Prefix && a.OnLink == b.OnLink && a.Autonomous == b.Autonomous
+		})
+	if !same {
+		return changed
+	}
+	news := nothing
+	for i, r := range f.Routers {
+		news = max(news, moved(before.Routers[i].Until, r.Until))
+	}
+	for i, p := range f.Prefixes {
+		o := before.Prefixes[i]
+		news = max(news, moved(o.ValidUntil, p.ValidUntil), moved(o.PreferredUntil, p.PreferredUntil))
+	}
+	return news
+}
+
+// moved compares two deadlines of one thing; a shorter one is a change.
+func moved(before, after lifetime.Deadline) novelty {
+	switch {
+	case before == after:
+		return nothing
+	case before.IsZero() != after.IsZero(): // a router or prefix that is withdrawn, or back
+		return changed
+	case after.Compare(before) > 0:
+		return refreshed
+	case after.IsForever() == before.IsForever() && before.Compare(lifetime.Until(shifted(after))) <= 0:
+		return refreshed
+	}
+	return changed
+}
+
+// shifted returns the time of d, later by the tolerance.
+func shifted(d lifetime.Deadline) time.Time {
+	t, _ := d.Time()
+	return t.Add(tolerance)
+}

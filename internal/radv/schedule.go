@@ -1,0 +1,103 @@
+package radv
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// Constants of RFC 4861 §10, with their names there.
+const (
+	maxInitialAdvertisements = 3                      // MAX_INITIAL_RTR_ADVERTISEMENTS
+	minDelayBetweenRAs       = 3 * time.Second        // MIN_DELAY_BETWEEN_RAS
+	maxRADelay               = 500 * time.Millisecond // MAX_RA_DELAY_TIME
+	initialInterval          = 4 * time.Second        // at most MAX_INITIAL_RTR_ADVERT_INTERVAL (16 s); see the package comment
+)
+
+// bucket is a token bucket: it holds size tokens and gains one each period.
+type bucket struct {
+	size   int
+	period time.Duration
+	full   time.Time // when all tokens are there again
+}
+
+// ready returns when the next token can be taken, now if there is one.
+func (b *bucket) ready(now time.Time) time.Time {
+	if at := b.full.Add(-time.Duration(b.size-1) * b.period); at.After(now) {
+		return at
+	}
+	return now
+}
+
+// take takes a token.
+func (b *bucket) take(now time.Time) {
+	if b.full.Before(now) {
+		b.full = now
+	}
+	b.full = b.full.Add(b.period)
+}
+
+// schedule says when the next multicast advertisement is due (RFC 4861 §6.2.4 and §6.2.6). It is pure.
+type schedule struct {
+	limit   bucket    // of all advertisements
+	last    time.Time // when the last one was sent
+	urgent  bool      // a change waits to be announced
+	initial int       // how many more go out at the initial pace
+	next    time.Time // of the next unsolicited one
+	answer  time.Time // when solicitations are answered; zero when none waits
+}
+
+func newSchedule() schedule {
+	return schedule{limit: bucket{size: maxInitialAdvertisements, period: minDelayBetweenRAs}}
+}
+
+// changed notes that there is something new to say.
+func (s *schedule) changed() {
+	s.urgent = true
+	s.initial = maxInitialAdvertisements
+}
+
+// solicited notes a valid solicitation at now. All that come until the answer share it.
+func (s *schedule) solicited(now time.Time) {
+	if !s.answer.IsZero() {
+		return
+	}
+	earliest := now
+	if t := s.last.Add(minDelayBetweenRAs); t.After(now) {
+		earliest = t
+	}
+	s.answer = earliest.Add(rand.N(maxRADelay + 1))
+}
+
+// limitInterval makes the next unsolicited advertisement not later than the longest interval allows.
+func (s *schedule) limitInterval(now time.Time, longest time.Duration) {
+	if t := now.Add(longest); s.next.After(t) {
+		s.next = t
+	}
+}
+
+// due returns when the next advertisement is to be sent; it is not after now when that is the moment.
+func (s *schedule) due(now time.Time) time.Time {
+	at := s.next
+	switch {
+	case s.urgent:
+		at = now
+	case !s.answer.IsZero() && s.answer.Before(at):
+		at = s.answer
+	}
+	if ready := s.limit.ready(now); ready.After(at) {
+		return ready
+	}
+	return at
+}
+
+// sent notes that an advertisement was multicast at now, and chooses the time of the next.
+func (s *schedule) sent(now time.Time, shortest, longest time.Duration) {
+	s.limit.take(now)
+	s.last, s.urgent, s.answer = now, false, time.Time{}
+	s.initial = max(0, s.initial-1)
+	wait := shortest + rand.N(longest-shortest+1)
+	if s.initial > 0 {
+		wait = min(wait, initialInterval)
+	}
+	s.next = now.Add(wait)
+}

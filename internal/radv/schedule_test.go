@@ -1,0 +1,64 @@
+package radv
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// TestScheduleRate: whatever happens, no more than three advertisements at once and one per three seconds after that,
+// and never a pause longer than the longest interval.
+func TestScheduleRate(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const shortest, longest = 3 * time.Second, 20 * time.Second
+		s, now := newSchedule(), start
+		var sent []time.Time
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			switch rapid.IntRange(0, 2).Draw(t, "what") {
+			case 0:
+				s.changed()
+			case 1:
+				s.solicited(now)
+			}
+			end := now.Add(time.Duration(rapid.Int64Range(0, int64(5*time.Second)).Draw(t, "pass")))
+			for at := s.due(now); !at.After(end); at = s.due(now) {
+				now = at
+				if n := len(sent); n > 0 && now.Sub(sent[n-1]) > longest {
+					t.Fatalf("a pause of %s", now.Sub(sent[n-1]))
+				}
+				s.sent(now, shortest, longest)
+				sent = append(sent, now)
+			}
+			now = end
+		}
+		for i := range sent {
+			for j := i + 3; j < len(sent); j++ {
+				if least := time.Duration(j-i-2) * minDelayBetweenRAs; sent[j].Sub(sent[i]) < least {
+					t.Fatalf("%d advertisements within %s", j-i+1, sent[j].Sub(sent[i]))
+				}
+			}
+		}
+	})
+}
+
+func TestScheduleAnswersSolicitationsTogether(t *testing.T) {
+	s := newSchedule()
+	s.sent(start, 200*time.Second, 600*time.Second)
+	now := start.Add(time.Second)
+	s.solicited(now)
+	first := s.due(now)
+	if d := first.Sub(start); d < minDelayBetweenRAs || d > minDelayBetweenRAs+maxRADelay {
+		t.Errorf("answer %s after the last advertisement, want 3 s to 3.5 s", d)
+	}
+	for range 1000 {
+		s.solicited(now)
+	}
+	if s.due(now) != first {
+		t.Error("more solicitations moved the answer")
+	}
+	s.sent(first, 200*time.Second, 600*time.Second)
+	if d := s.due(first).Sub(first); d < 200*time.Second {
+		t.Errorf("another advertisement %s after the answer", d)
+	}
+}
