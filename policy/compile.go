@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"uplinkd/internal/kernel"
 )
@@ -69,6 +70,9 @@ func (c *compiler) uplink(u Uplink) {
 	next := kernel.Route{Table: u.Table, Dst: anywhere6, Metric: u.Metric, Type: kernel.Unicast, Gateway: u.Gateway, Dev: u.Interface, Reason: why}
 	c.route(next)
 	next.Table, next.Reason.Rule = kernel.TableMain, "the router's own traffic before it has chosen a source"
+	for slices.ContainsFunc(c.state.Routes, func(r kernel.Route) bool { return r.Compare(next) == 0 }) {
+		next.Metric++ // two uplinks of one metric: the first in the config is preferred
+	}
 	c.route(next)
 }
 

@@ -66,23 +66,24 @@ type Engine struct {
 	watch    watchers
 
 	// Owned by Run.
-	cfg      *config.Config
-	world    policy.World
-	clients  map[string]ClientStatus
-	ledger   policy.Ledger
-	saved    durable        // what sysctls were, and owned addresses; its Plan is only read at the start
-	lost     []netip.Prefix // delegations lost in this boot, the last ones
-	shown    policy.Site
-	limits   limiter
-	backoff  time.Duration
-	retryAt  time.Time
-	resyncAt time.Time
-	ready    bool
-	status   string
-	gen      uint64
-	pending  []publication // waiting for the writer
-	counters Counters
-	links    []kernel.Link
+	cfg       *config.Config
+	world     policy.World
+	clients   map[string]ClientStatus
+	ledger    policy.Ledger
+	saved     durable        // what sysctls were, and owned addresses; its Plan is only read at the start
+	lost      []netip.Prefix // delegations lost in this boot, the last ones
+	shown     policy.Site
+	limits    limiter
+	backoff   time.Duration
+	retryAt   time.Time
+	resyncAt  time.Time
+	ready     bool
+	status    string
+	gen       uint64
+	pending   []publication // waiting for the writer
+	counters  Counters
+	links     []kernel.Link
+	afterStep []func() // called once when the step that follows is done
 }
 
 // New returns an engine; it does nothing before Run.
@@ -183,6 +184,7 @@ func resync(now time.Time) time.Time {
 // adopt takes next hops that are in the kernel from the last run as facts for a minute: a restart must not interrupt
 // traffic until the next router advertisement.
 func (e *Engine) adopt(ctx context.Context) {
+	e.world.Now = time.Now()
 	state, err := e.opt.Kernel.Read(ctx, e.scope(kernel.State{}))
 	if err != nil {
 		e.opt.Log.Warn("read the kernel before the first plan", "err", err)

@@ -86,11 +86,12 @@ func (e *Engine) Hint() {
 	}
 }
 
-// Reload replaces the config and returns when the first step with it is done.
+// Reload replaces the config, reads the links again, and returns when the first step with both is done.
 func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 	done := make(chan struct{})
 	e.send(func(e *Engine) {
 		e.cfg = cfg
+		e.refreshLinks(ctx)
 		for name := range e.world.Uplinks {
 			if !e.has(name) {
 				delete(e.world.Uplinks, name)
@@ -98,7 +99,7 @@ func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 			}
 		}
 		e.limits.forget()
-		go func() { e.send(func(*Engine) { close(done) }) }() // behind this step in the queue
+		e.afterStep = append(e.afterStep, func() { close(done) })
 	})
 	select {
 	case <-done:

@@ -89,7 +89,7 @@ func (e *Engine) complete(gen uint64) {
 
 // load reads ledger and last report. Damaged files are set aside by the store; the engine starts without them.
 func (e *Engine) load() error {
-	if err := e.read(ledgerFile, &e.saved); err != nil {
+	if err := read(e, ledgerFile, &e.saved); err != nil {
 		return err
 	}
 	if e.saved.Sysctls == nil {
@@ -97,7 +97,7 @@ func (e *Engine) load() error {
 	}
 	e.ledger = e.saved.Plan
 	var r reported
-	if err := e.read(reportedFile, &r); err != nil {
+	if err := read(e, reportedFile, &r); err != nil {
 		return err
 	}
 	sameBoot := r.BootID == e.opt.BootID
@@ -115,13 +115,18 @@ func (e *Engine) load() error {
 	return nil
 }
 
-func (e *Engine) read(name string, v any) error {
+// read fills v from a file; it stays zero when there is none or it was damaged.
+func read[T any](e *Engine, name string, v *T) error {
 	err := e.opt.Store.ReadJSON(name, formatVersion, v)
-	switch {
-	case err == nil || errors.Is(err, fs.ErrNotExist):
+	if err == nil {
 		return nil
-	case errors.Is(err, e.opt.Damaged):
-		e.opt.Log.Error("state file is damaged; going on without it", "err", err)
+	}
+	*v = *new(T) // half-read data is worse than none
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case e.opt.Damaged != nil && errors.Is(err, e.opt.Damaged):
+		e.opt.Log.Error("going on without a damaged state file", "err", err)
 		return nil
 	}
 	return err

@@ -15,6 +15,12 @@ import (
 
 // step brings the kernel to what the facts ask for, and tells everybody who follows.
 func (e *Engine) step(ctx context.Context) {
+	defer func() {
+		for _, f := range e.afterStep {
+			f()
+		}
+		e.afterStep = nil
+	}()
 	start := time.Now()
 	e.world.Now = start
 	site, problems, ledger := policy.Plan(e.cfg, e.world, e.ledger)

@@ -125,3 +125,26 @@ func (f *Fake) now() time.Time {
 	}
 	return time.Now()
 }
+
+// SetLink sets a link administratively up or down with the kernel's consequences: down takes IPv6 addresses and routes
+// on it away, rules stay.
+func (f *Fake) SetLink(name string, up bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.Link {
+		if f.Link[i].Name == name {
+			f.Link[i].Up, f.Link[i].Carrier = up, up
+		}
+	}
+	if !up {
+		f.State.Addresses = slices.DeleteFunc(f.State.Addresses, func(a Address) bool { return a.Dev == name })
+		f.State.Routes = slices.DeleteFunc(f.State.Routes, func(r Route) bool { return r.Dev == name })
+	}
+}
+
+// Drop takes an address away, as another program would.
+func (f *Fake) Drop(prefix string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.State.Addresses = slices.DeleteFunc(f.State.Addresses, func(a Address) bool { return a.Prefix.String() == prefix })
+}

@@ -1,0 +1,313 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
+	"uplinkd/policy"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func cutPrefix(s, p string) (string, bool) { return strings.CutPrefix(s, p) }
+
+// memory is a Store without a disk; it stands in where a test is not about files.
+type memory struct {
+	mu     sync.Mutex
+	files  map[string][]byte
+	leases map[string]pd.Lease
+	log    []string
+	fail   error
+}
+
+func newMemory() *memory { return &memory{files: map[string][]byte{}, leases: map[string]pd.Lease{}} }
+
+func (m *memory) ReadJSON(name string, _ int, v any) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.files[name]
+	if !ok {
+		return fs.ErrNotExist
+	}
+	return json.Unmarshal(b, v)
+}
+
+func (m *memory) WriteJSON(name string, _ int, v any) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	b, err := json.Marshal(v)
+	m.files[name] = b
+	m.log = append(m.log, "write "+name)
+	return err
+}
+
+func (m *memory) SaveLease(uplink string, l pd.Lease) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.leases[uplink] = l
+	return m.fail
+}
+
+func (m *memory) note(s string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.log = append(m.log, s)
+}
+
+var bound = places[1]
+
+func TestRestartWritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake, store := &kernel.Fake{Link: fakeLinks()}, newMemory()
+		e, stop := startStoppable(t, fake, store, parse(t, bound.config))
+		walker{t, e, fake, fake.SetLink}.visit(bound)
+		synctest.Wait()
+		stop()
+		before := fake.Writes
+		if before == 0 {
+			t.Fatal("nothing was written at all")
+		}
+		events := 0
+		e = start(t, fake, store, parse(t, bound.config), func(o *Options) {
+			o.Leases = store.leases
+			o.Events = func(evs []policy.Event, _ policy.Site) { events += len(evs) }
+		})
+		synctest.Wait()
+		if n := fake.Writes - before; n != 0 {
+			t.Errorf("the restart wrote %d times before any uplink reported: %v", n, fake.Log[len(fake.Log)-n:])
+		}
+		walker{t, e, fake, fake.SetLink}.visit(bound)
+		synctest.Wait()
+		time.Sleep(10 * time.Minute) // resyncs
+		if n := fake.Writes - before; n != 0 {
+			t.Errorf("after the restart it wrote %d times: %v", n, fake.Log[len(fake.Log)-n:])
+		}
+		if events != 0 {
+			t.Errorf("%d events although nothing changed", events)
+		}
+	})
+}
+
+// A crash may come after any write. What a new engine makes of it must not depend on where.
+func TestKillAnywhere(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		from, to := places[rnd.IntN(len(places))], places[rnd.IntN(len(places))]
+		n := rnd.IntN(25)
+		synctest.Test(t, func(t *testing.T) {
+			fake, store := &kernel.Fake{Link: fakeLinks()}, newMemory()
+			e, stop := startStoppable(t, fake, store, parse(t, from.config))
+			w := walker{t, e, fake, fake.SetLink}
+			w.visit(from)
+			dead := fake.Writes + n
+			fake.Die = func(w int) bool { return w >= dead }
+			w.visit(to)
+			stop()
+			fake.Die = nil
+			e = start(t, fake, store, parse(t, to.config), func(o *Options) { o.Leases = store.leases })
+			golden(t, "walk-"+to.name, walker{t, e, fake, fake.SetLink}.visit(to))
+			if t.Failed() {
+				t.Fatalf("from %s to %s, killed after %d writes", from.name, to.name, n)
+			}
+		})
+	}
+}
+
+func TestNothingIsPrunedBeforeUplinksReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake, store := &kernel.Fake{Link: fakeLinks()}, newMemory()
+		e, stop := startStoppable(t, fake, store, parse(t, bound.config))
+		walker{t, e, fake, fake.SetLink}.visit(bound)
+		synctest.Wait()
+		stop()
+		held := fake.State.Text(time.Now())
+		e = start(t, fake, newMemory(), parse(t, bound.config)) // the state directory is lost
+		time.Sleep(time.Hour)
+		if got := fake.State.Text(time.Now()); got != held {
+			t.Errorf("rows went before the uplink reported:\n%s", got)
+		}
+		if n := len(e.Snapshot().Waiting); n == 0 {
+			t.Error("nothing is shown as waiting")
+		}
+		e.Client("fiber", ClientStatus{State: "soliciting", Reported: true, Failure: "no answer"}, false)
+		time.Sleep(2 * time.Minute) // also past the adoption of the next hop
+		if got := fake.State; len(got.Addresses) != 0 {
+			t.Errorf("addresses stay although the uplink has nothing:\n%s", got.Text(time.Now()))
+		}
+	})
+}
+
+func TestTwoProgramsDoNotFightAtFullSpeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &kernel.Fake{Link: fakeLinks()}
+		e := start(t, fake, newMemory(), parse(t, bound.config))
+		walker{t, e, fake, fake.SetLink}.visit(bound)
+		synctest.Wait()
+		before := fake.Writes
+		const minutes = 10
+		for range minutes * 60 * 10 { // somebody deletes the address ten times a second
+			fake.Drop("2001:db8:1100::1/64")
+			e.Hint()
+			time.Sleep(100 * time.Millisecond)
+		}
+		n := fake.Writes - before
+		if most := 10 + minutes*60/5 + 1; n > most || n < minutes*60/5 {
+			t.Errorf("%d repairs in %d minutes, want about one in 5 s and no more than %d", n, minutes, most)
+		}
+		if !slices.ContainsFunc(e.Snapshot().Problems, func(p policy.Problem) bool { return p.Code == "fighting" }) {
+			t.Errorf("no problem says so: %v", e.Snapshot().Problems)
+		}
+		time.Sleep(5 * time.Minute)
+		if !strings.Contains(fake.State.Text(time.Now()), "2001:db8:1100::1/64") {
+			t.Error("the address is not back after the fight")
+		}
+	})
+}
+
+func TestForeignObjectInTheWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &kernel.Fake{Link: fakeLinks(), Foreign: kernel.State{Addresses: []kernel.Address{
+			{Dev: "lan0", Prefix: netip.MustParsePrefix("2001:db8:1100::1/64")}}}}
+		var events []string
+		announced := map[string]policy.Announcement{}
+		e := start(t, fake, newMemory(), parse(t, bound.config), func(o *Options) {
+			o.Events = func(evs []policy.Event, _ policy.Site) {
+				for _, ev := range evs {
+					events = append(events, ev.Kind)
+				}
+			}
+			o.Announce = func(d string, a policy.Announcement) { announced[d] = a }
+		})
+		walker{t, e, fake, fake.SetLink}.visit(bound)
+		synctest.Wait()
+		if !slices.ContainsFunc(e.Snapshot().Problems, func(p policy.Problem) bool {
+			return p.Code == "apply-failed" && p.Path == "downstream.lan" && strings.Contains(p.Message, "ip address add 2001:db8:1100::1/64 dev lan0")
+		}) {
+			t.Errorf("no problem names the address: %v", e.Snapshot().Problems)
+		}
+		if !slices.Equal(events, []string{policy.UplinkUp}) || len(announced["lan"].Prefixes) != 0 {
+			t.Errorf("what has not come about was reported: events %v, announced %v", events, announced)
+		}
+		fake.Foreign = kernel.State{} // the user removes it
+		time.Sleep(2 * time.Minute)
+		if !slices.Contains(events, policy.PrefixNew) || len(announced["lan"].Prefixes) != 1 {
+			t.Errorf("after the obstacle went: events %v, announced %v", events, announced)
+		}
+	})
+}
+
+// What hosts are told must be on disk first: after a crash it is announced as stale (RFC 9096 §3.5).
+func TestLedgerIsOnDiskBeforeTheAnnouncement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake, store := &kernel.Fake{Link: fakeLinks()}, newMemory()
+		e := start(t, fake, store, parse(t, bound.config), func(o *Options) {
+			o.Announce = func(d string, a policy.Announcement) {
+				if len(a.Prefixes) > 0 {
+					store.note("announce")
+				}
+			}
+		})
+		walker{t, e, fake, fake.SetLink}.visit(bound)
+		synctest.Wait()
+		ledger, announce := slices.Index(store.log, "write ledger"), slices.Index(store.log, "announce")
+		if ledger < 0 || announce < ledger {
+			t.Errorf("order on disk and wire: %v", store.log)
+		}
+		var saved durable
+		if err := store.ReadJSON(ledgerFile, formatVersion, &saved); err != nil || len(saved.Plan.Announced["lan"]) != 1 {
+			t.Errorf("ledger %+v, %v", saved, err)
+		}
+	})
+}
+
+func TestLeaseRunsOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &kernel.Fake{Link: fakeLinks()}
+		var events []string
+		e := start(t, fake, newMemory(), parse(t, bound.config), func(o *Options) {
+			o.Events = func(evs []policy.Event, _ policy.Site) {
+				for _, ev := range evs {
+					events = append(events, ev.Kind)
+				}
+			}
+		})
+		w := walker{t, e, fake, fake.SetLink}
+		w.visit(bound)
+		l := pd.Lease{Prefixes: []pd.LeasedPrefix{{Prefix: netip.MustParsePrefix("2001:db8:1100::/56"),
+			PreferredUntil: lifetime.After(time.Now(), 20), ValidUntil: lifetime.After(time.Now(), 30)}}}
+		e.Client("fiber", ClientStatus{State: "bound", Reported: true, Lease: l}, true)
+		time.Sleep(21 * time.Second)
+		if a := fake.State.Addresses; len(a) != 1 || a[0].PreferredUntil.Seconds(time.Now()) != 0 {
+			t.Errorf("after the preferred lifetime: %+v", a)
+		}
+		time.Sleep(10 * time.Second)
+		if got := w.text(); strings.Contains(got, "1100") {
+			t.Errorf("after the valid lifetime:\n%s", got)
+		}
+		want := []string{policy.UplinkUp, policy.PrefixNew, policy.PrefixDeprecated, policy.PrefixLost}
+		if !slices.Equal(events, want) {
+			t.Errorf("events %v, want %v", events, want)
+		}
+	})
+}
+
+func TestAnotherBootReportsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemory()
+		var fake *kernel.Fake
+		for i, boot := range []string{"a", "a", "b"} {
+			events := 0
+			if i != 1 {
+				fake = &kernel.Fake{Link: fakeLinks()}
+			}
+			e, stop := startStoppable(t, fake, store, parse(t, bound.config), func(o *Options) {
+				o.BootID, o.Leases = boot, store.leases
+				o.Events = func(evs []policy.Event, _ policy.Site) { events += len(evs) }
+			})
+			synctest.Wait()
+			if early := len(e.Snapshot().Site.Uplinks[0].Delegations); (i == 1) != (early == 1) {
+				t.Errorf("run %d uses %d delegations before the server's word", i, early)
+			}
+			walker{t, e, fake, fake.SetLink}.visit(bound)
+			synctest.Wait()
+			stop()
+			if want := []int{2, 0, 2}[i]; events != want {
+				t.Errorf("run %d in boot %s: %d events, want %d", i, boot, events, want)
+			}
+		}
+	})
+}
+
+func TestDiskFullIsAProblemNotAnEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake, store := &kernel.Fake{Link: fakeLinks()}, newMemory()
+		store.fail = errors.New("no space left on device")
+		events := 0
+		e := start(t, fake, store, parse(t, bound.config), func(o *Options) {
+			o.Events = func(evs []policy.Event, _ policy.Site) { events += len(evs) }
+		})
+		w := walker{t, e, fake, fake.SetLink}
+		golden(t, "walk-bound", w.visit(bound))
+		synctest.Wait()
+		w.visit(bound)
+		if events == 0 || !slices.ContainsFunc(e.Snapshot().Problems, func(p policy.Problem) bool { return p.Code == "not-saved" }) {
+			t.Errorf("events %d, problems %v", events, e.Snapshot().Problems)
+		}
+	})
+}
