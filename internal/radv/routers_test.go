@@ -1,0 +1,129 @@
+package radv
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"uplinkd/internal/lifetime"
+)
+
+// from returns an advertisement of a router; seconds 0 means not a default router.
+func from(address string, p preference, now time.Time, seconds uint32) advertisement {
+	return advertisement{from: netip.MustParseAddr(address), preference: p, routerUntil: lifetime.After(now, seconds)}
+}
+
+func routerList(f Facts) string {
+	s := ""
+	for _, r := range f.Routers {
+		s += r.Address.String() + " "
+	}
+	return s
+}
+
+func TestRoutersAreSortedAndExpire(t *testing.T) {
+	var tab table
+	tab.hear(from("fe80::3", low, start, 1800), start)
+	tab.hear(from("fe80::2", medium, start, 1800), start)
+	tab.hear(from("fe80::1", medium, start, 1800), start)
+	tab.hear(from("fe80::9", high, start, 60), start)
+	if got := routerList(tab.facts("wan")); got != "fe80::9 fe80::1 fe80::2 fe80::3 " {
+		t.Errorf("routers %s", got)
+	}
+	if at, ok := tab.next().Time(); !ok || !at.Equal(start.Add(time.Minute)) {
+		t.Errorf("next deadline %s", tab.next())
+	}
+	if !tab.expire(start.Add(time.Minute)) {
+		t.Error("the end of fe80::9 was not noticed")
+	}
+	tab.hear(from("fe80::1", medium, start, 0), start) // withdrawn
+	if tab.expire(start.Add(time.Minute)) {
+		t.Error("a withdrawal counts as the end of a lifetime")
+	}
+	if got := routerList(tab.facts("wan")); got != "fe80::2 fe80::3 " {
+		t.Errorf("routers %s", got)
+	}
+}
+
+func TestRoutersAreBounded(t *testing.T) {
+	var tab table
+	tab.hear(from("fe80::ffff", medium, start, 1800), start)
+	for i := range 100 {
+		a := from(fmt.Sprintf("fe80::%x", i+1), medium, start, 0)
+		a.dns = []timed[netip.Addr]{{netip.MustParseAddr("2001:db8::53"), in(time.Hour)}}
+		tab.hear(a, start)
+	}
+	if len(tab.routers) != maxRouters {
+		t.Errorf("%d entries", len(tab.routers))
+	}
+	tab.hear(from("fe80::fffe", high, start, 1800), start)
+	if got := routerList(tab.facts("wan")); got != "fe80::fffe fe80::ffff " {
+		t.Errorf("routers %q: entries that are no default routers did not make room", got)
+	}
+	for i := range 100 {
+		tab.hear(from(fmt.Sprintf("fe80::1:%x", i+1), high, start, 1800), start)
+	}
+	tab.hear(from("fe80::ffff", medium, start, 1800), start)
+	if f := tab.facts("wan"); len(f.Routers) != maxRouters || f.Routers[maxRouters-1].Address != netip.MustParseAddr("fe80::ffff") {
+		t.Errorf("routers %q: forged ones pushed out the first", routerList(f))
+	}
+}
+
+func TestServersMakeRoom(t *testing.T) {
+	var tab table
+	a := from("fe80::1", medium, start, 1800)
+	for i := range maxHeardServers {
+		a.dns = append(a.dns, timed[netip.Addr]{netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i+1)), in(time.Duration(10+i) * time.Minute)})
+	}
+	tab.hear(a, start)
+	newer := netip.MustParseAddr("2001:db8::53")
+	a.dns = []timed[netip.Addr]{{newer, in(time.Hour)}}
+	tab.hear(a, start)
+	if dns := tab.facts("wan").DNS; len(dns) != maxHeardServers || dns[0] != newer {
+		t.Errorf("servers %v: the one that ends first did not make room", dns)
+	}
+	a.dns = []timed[netip.Addr]{{newer, lifetime.Deadline{}}}
+	tab.hear(a, start)
+	tab.expire(start)
+	if dns := tab.facts("wan").DNS; len(dns) != maxHeardServers-1 || dns[0] == newer {
+		t.Errorf("servers %v: lifetime 0 did not remove one", dns)
+	}
+}
+
+func TestFactsCompare(t *testing.T) {
+	base := func() table {
+		var tab table
+		a := from("fe80::1", medium, start, 1800)
+		a.prefixes = []Prefix{{Prefix: prefixA, OnLink: true, PreferredUntil: in(time.Hour), ValidUntil: in(2 * time.Hour)}}
+		tab.hear(a, start)
+		return tab
+	}
+	before := base()
+	for _, c := range []struct {
+		name   string
+		change func(*heard)
+		want   novelty
+	}{
+		{"nothing", func(h *heard) {}, nothing},
+		{"router again", func(h *heard) { h.routerUntil = in(40 * time.Minute) }, refreshed},
+		{"router a second less", func(h *heard) { h.routerUntil = in(30*time.Minute - time.Second) }, refreshed},
+		{"router for a shorter time", func(h *heard) { h.routerUntil = in(time.Minute) }, changed},
+		{"no router", func(h *heard) { h.routerUntil = lifetime.Deadline{} }, changed},
+		{"M flag", func(h *heard) { h.managed = true }, changed},
+		{"prefix deprecated", func(h *heard) { h.prefixes[0].PreferredUntil = lifetime.Deadline{} }, changed},
+		{"prefix for ever", func(h *heard) { h.prefixes[0].ValidUntil = lifetime.Forever() }, refreshed},
+		{"prefix not on link", func(h *heard) { h.prefixes[0].OnLink = false }, changed},
+		{"DNS", func(h *heard) {
+			h.dns = []timed[netip.Addr]{{netip.MustParseAddr("2001:db8::53"), in(time.Minute)}}
+		}, changed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			after := base()
+			c.change(&after.routers[0])
+			if got := after.facts("wan").compare(before.facts("wan")); got != c.want {
+				t.Errorf("novelty %d, want %d", got, c.want)
+			}
+		})
+	}
+}
