@@ -110,7 +110,7 @@ func (m *Machine) extended(now time.Time, msg Message) {
 		m.bind(now, msg, v, kept, cause)
 		return
 	}
-	m.refused(msg.ServerID, v.reason, len(v.withdrawn) == 0)
+	m.refused(msg.ServerID, v.reason, v.code != Success || len(v.withdrawn) == 0)
 	if len(kept) < len(m.lease.Prefixes) {
 		l := m.lease
 		l.Prefixes = kept
