@@ -36,7 +36,7 @@ func TestListenerSolicits(t *testing.T) {
 		defer stop()
 		begin := time.Now()
 		l.SetLink(lan)
-		time.Sleep(9 * time.Second)
+		pass(9 * time.Second)
 		sent := w.take()
 		if len(sent) != 3 || sent[0].at.Sub(begin) > firstSolicitation || sent[2].at.Sub(sent[1].at) != solicitationInterval {
 			t.Fatalf("solicitations in 9 s: %v", sent)
@@ -48,17 +48,17 @@ func TestListenerSolicits(t *testing.T) {
 		if m, ok := m.(*ndp.RouterSolicitation); !ok || len(m.Options) != 1 || sent[0].to != allRouters {
 			t.Errorf("sent %+v to %s", m, sent[0].to)
 		}
-		time.Sleep(24 * time.Hour)
+		pass(24 * time.Hour)
 		if n := len(w.take()); n < 25 || n > 40 {
 			t.Errorf("%d solicitations in a day without an answer", n)
 		}
 		w.current().in <- rawRA(0, 0) // not a default router: no answer
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if n := len(w.take()); n == 0 {
 			t.Error("gave up after an advertisement without router lifetime")
 		}
 		w.current().in <- rawRA(0, 9000)
-		time.Sleep(2 * time.Hour)
+		pass(2 * time.Hour)
 		if n := len(w.take()); n != 0 {
 			t.Errorf("%d solicitations with a router", n)
 		}
@@ -94,10 +94,10 @@ func TestListenerReports(t *testing.T) {
 
 		// The same again and again is passed on now and then, so that the deadlines known elsewhere never run out.
 		for range 100 {
-			time.Sleep(100 * time.Millisecond)
+			pass(100 * time.Millisecond)
 			hear(rawRA(0x80, 1800, rawServers(600, "2001:db8::53"), rawPrefix(prefixA, 0xc0, 7200, 3600)))
 		}
-		time.Sleep(refreshPeriod)
+		pass(refreshPeriod)
 		if n := len(*facts); n < 3 || n > 4 {
 			t.Errorf("%d reports after 10 s of the same, want one per 5 s", n)
 		}
@@ -111,7 +111,7 @@ func TestListenerReports(t *testing.T) {
 			t.Errorf("after router lifetime 0: %+v", f)
 		}
 		n := len(*facts)
-		time.Sleep(11 * time.Minute)
+		pass(11 * time.Minute)
 		if f := (*facts)[len(*facts)-1]; len(*facts) != n+1 || len(f.DNS) != 0 || len(f.Prefixes) != 1 {
 			t.Errorf("after the lifetime of the servers: %+v", f)
 		}
@@ -130,19 +130,19 @@ func TestListenerKeepsRoutersWithoutCarrier(t *testing.T) {
 		gone := lan
 		gone.Carrier = false
 		l.SetLink(gone)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if n := len(*facts); n != 1 {
 			t.Errorf("%d reports: loss of carrier changed what the router said", n)
 		}
 		w.take()
 		l.SetLink(lan)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if n := len(w.take()); n != 1 {
 			t.Errorf("%d solicitations after the carrier came back", n)
 		}
 		gone.Index = 0
 		l.SetLink(gone)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		replaced := lan
 		replaced.Index = 9
 		l.SetLink(replaced)
@@ -172,12 +172,13 @@ func TestListenerFlood(t *testing.T) {
 			}
 			break
 		}
+		synctest.Wait()
 		if n := len(*facts); n < 2 || n > changesBurst+31 {
 			t.Errorf("%d reports in 30 s", n)
 		}
 		w.current().fail <- errors.New("network is down")
 		before := w.opened()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if n := w.opened() - before; n != 1 {
 			t.Errorf("opened %d times after one receive error", n)
 		}

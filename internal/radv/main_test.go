@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mdlayher/ndp"
@@ -153,6 +154,12 @@ func (c *fakeConn) Send(b []byte, to netip.Addr) error {
 }
 
 func (c *fakeConn) Close() error { close(c.done); return nil }
+
+// pass lets time go by in a bubble, and what is due at its end happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
 
 // decode reads a message with the ndp library, which shares no code with the way it is checked on receipt here.
 func decode(t *testing.T, m sentMessage) *ndp.RouterAdvertisement {

@@ -39,8 +39,7 @@ func TestSenderInitialAndPeriodic(t *testing.T) {
 		begin := time.Now()
 		s.SetLink(lan)
 		s.Set(announce(begin, prefixA))
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
+		pass(10 * time.Second)
 		sent := w.take()
 		if len(sent) != 3 || !sent[0].at.Equal(begin) || sent[2].at.Sub(begin) > 16*time.Second {
 			t.Fatalf("%d advertisements in the first 10 s: %v", len(sent), sent)
@@ -48,8 +47,7 @@ func TestSenderInitialAndPeriodic(t *testing.T) {
 		if sent[0].to != allNodes {
 			t.Errorf("sent to %s", sent[0].to)
 		}
-		time.Sleep(2 * time.Hour)
-		synctest.Wait()
+		pass(2 * time.Hour)
 		last := sent[2].at
 		periodic := w.take()
 		for _, m := range periodic {
@@ -77,8 +75,7 @@ func TestSenderAnnouncesChangesAtOnce(t *testing.T) {
 		s.SetLink(lan)
 		a := announce(begin, prefixA)
 		s.Set(a)
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		w.take()
 
 		renumbered := announce(begin, prefixB, prefixA)
@@ -94,8 +91,7 @@ func TestSenderAnnouncesChangesAtOnce(t *testing.T) {
 		if !strings.Contains(got, "prefix 2001:db8:a::/64 onlink true auto true valid 0s preferred 0s") || !strings.Contains(got, "prefix 2001:db8:b::/64") {
 			t.Errorf("sent:\n%s", got)
 		}
-		time.Sleep(15 * time.Second)
-		synctest.Wait()
+		pass(15 * time.Second)
 		if sent = w.take(); len(sent) != 2 {
 			t.Errorf("%d repetitions, want 2", len(sent))
 		}
@@ -123,13 +119,13 @@ func TestSenderLimitsChanges(t *testing.T) {
 			a := announce(time.Now(), prefixA)
 			a.MTU = uint32(1280 + i)
 			s.Set(a)
-			time.Sleep(100 * time.Millisecond)
+			pass(100 * time.Millisecond)
 		}
 		sent := w.take()
 		if n := len(sent); n < 20 || n > 23 {
 			t.Errorf("%d advertisements for a change every 100 ms during a minute, want 3 and one per 3 s", n)
 		}
-		time.Sleep(4 * time.Second)
+		pass(4 * time.Second)
 		sent = w.take()
 		if len(sent) == 0 || !strings.Contains(text(decode(t, sent[0])), "mtu 1879") {
 			t.Error("the last change was not announced")
@@ -164,12 +160,11 @@ func TestSenderAnswersSolicitations(t *testing.T) {
 		defer stop()
 		s.SetLink(lan)
 		s.Set(announce(time.Now(), prefixA))
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		w.take()
 		asked := time.Now()
 		w.current().in <- rs
-		time.Sleep(maxRADelay)
-		synctest.Wait()
+		pass(maxRADelay)
 		sent := w.take()
 		if len(sent) != 1 || sent[0].at.Sub(asked) > maxRADelay {
 			t.Fatalf("answers: %v", sent)
@@ -196,10 +191,10 @@ func TestSenderAnswersSolicitations(t *testing.T) {
 
 		bad := rs
 		bad.hopLimit = 64
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		w.take()
 		w.current().in <- bad
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		if n := len(w.take()); n != 0 {
 			t.Errorf("%d answers to a solicitation that has crossed a router", n)
 		}
@@ -220,7 +215,7 @@ func TestSenderFarewell(t *testing.T) {
 			a := announce(time.Now(), prefixA)
 			a.Send = false
 			s.Set(a)
-			time.Sleep(time.Hour)
+			pass(time.Hour)
 			stop()
 		}, "router 0s hoplimit 64 managed false other false\nlladdr 02:00:00:00:01:01\n"},
 	} {
@@ -230,7 +225,7 @@ func TestSenderFarewell(t *testing.T) {
 				s, stop := runSender(t, w)
 				s.SetLink(lan)
 				s.Set(announce(time.Now(), prefixA))
-				time.Sleep(20 * time.Second)
+				pass(20 * time.Second)
 				w.take()
 				c.end(s, stop)
 				got := ""
@@ -251,7 +246,7 @@ func TestSenderFollowsItsLink(t *testing.T) {
 		s, stop := runSender(t, w)
 		defer stop()
 		s.Set(announce(time.Now(), prefixA))
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if n := w.opened(); n != 0 {
 			t.Fatalf("opened %d times without a link", n)
 		}
@@ -262,7 +257,7 @@ func TestSenderFollowsItsLink(t *testing.T) {
 			if o, m := w.opened(), len(w.take()); o != opens || m != messages {
 				t.Errorf("%s: opened %d times, %d messages; want %d and %d", name, o, m, opens, messages)
 			}
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 			w.take()
 		}
 		gone, moved, replaced := lan, lan, lan
@@ -285,21 +280,20 @@ func TestSenderSurvivesSocketErrors(t *testing.T) {
 		defer stop()
 		s.SetLink(lan)
 		s.Set(announce(time.Now(), prefixA))
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		if n := w.opened(); n < 20 || n > 40 {
 			t.Errorf("opened %d times in ten minutes of failures", n)
 		}
 		w.set(func() { w.fail = nil })
-		time.Sleep(longPause + longPause/4)
-		synctest.Wait()
+		pass(longPause + longPause/4)
 		if len(w.take()) == 0 {
 			t.Error("nothing sent after the socket could be opened")
 		}
 
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		before := w.opened()
 		w.current().fail <- errors.New("network is down")
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if n := w.opened() - before; n != 1 {
 			t.Errorf("opened %d times after one receive error", n)
 		}
@@ -309,9 +303,9 @@ func TestSenderSurvivesSocketErrors(t *testing.T) {
 		w.set(func() { w.dead = errors.New("no buffer space") })
 		a := announce(time.Now(), prefixB)
 		s.Set(a)
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		w.set(func() { w.dead = nil })
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		if sent := w.take(); len(sent) == 0 || !strings.Contains(text(decode(t, sent[0])), "2001:db8:b::") {
 			t.Errorf("after send errors: %v", sent)
 		}
