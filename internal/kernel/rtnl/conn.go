@@ -1,0 +1,295 @@
+package rtnl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// receiveBuffer is what the sockets ask for. Acknowledgements of a whole batch, and notifications while the engine is
+	// busy, must fit. SO_RCVBUFFORCE needs CAP_NET_ADMIN in the first user namespace; else net.core.rmem_max caps it.
+	receiveBuffer = 8 << 20
+	// datagram is the largest answer expected: the kernel builds dumps in pieces of at most 32 KiB.
+	datagram = 64 << 10
+	// answerTimeout bounds the wait for an answer that the kernel in fact queues before the request returns.
+	answerTimeout = 5 * time.Second
+	// dumpAttempts is how often a dump is tried that changes interrupt (NLM_F_DUMP_INTR).
+	dumpAttempts = 4
+)
+
+// errInterrupted is a dump during which the table changed: it may lack rows or show them twice.
+var errInterrupted = errors.New("the kernel's table kept changing while it was read; its state is unknown")
+
+// errLost means that the socket overflowed (ENOBUFS): answers are missing.
+var errLost = errors.New("the receive buffer overflowed: answers of the kernel were lost")
+
+// conn is one rtnetlink socket for requests. It is not safe for concurrent use.
+type conn struct {
+	sock   *nl.NetlinkSocket
+	seq    uint32
+	buf    []byte
+	rcvbuf int  // what the kernel granted, in its own (doubled) account
+	strict bool // NETLINK_GET_STRICT_CHK is on: dumps can be filtered in the kernel
+	broken bool // out of step with the kernel: open another one
+}
+
+// dial opens a request socket. buffer is the wanted size of the receive buffer; strict asks for dumps that the kernel
+// filters.
+func dial(buffer int, strict bool) (*conn, error) {
+	sock, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open an rtnetlink socket: %w", err)
+	}
+	c := &conn{sock: sock, buf: make([]byte, datagram)}
+	if err := sock.SetReceiveBufferSize(buffer, true); err != nil {
+		if err := sock.SetReceiveBufferSize(buffer, false); err != nil {
+			sock.Close()
+			return nil, fmt.Errorf("set the receive buffer of an rtnetlink socket: %w", err)
+		}
+	}
+	if c.rcvbuf, err = unix.GetsockoptInt(sock.GetFd(), unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil {
+		sock.Close()
+		return nil, fmt.Errorf("read the receive buffer size of an rtnetlink socket: %w", err)
+	}
+	// The rest are refinements that old kernels lack: sentences in errors (4.12), short acknowledgements (4.3), filtered
+	// dumps (4.20).
+	_ = sock.SetExtAck(true)
+	_ = unix.SetsockoptInt(sock.GetFd(), unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	c.strict = strict && unix.SetsockoptInt(sock.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1) == nil
+	return c, nil
+}
+
+func (c *conn) close() { c.sock.Close() }
+
+func (c *conn) next() uint32 {
+	c.seq++
+	return c.seq
+}
+
+// send sends requests in one datagram. The kernel works through them in order before it returns.
+func (c *conn) send(b []byte) error {
+	for {
+		err := unix.Sendto(c.sock.GetFd(), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			if err := c.wait(unix.POLLOUT); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("send to the kernel: %w", err)
+		}
+	}
+}
+
+// receive returns the next datagram of the kernel. It is valid until the next call. Without wait it returns nil when
+// nothing is queued.
+func (c *conn) receive(wait bool) ([]byte, error) {
+	for {
+		n, from, err := unix.Recvfrom(c.sock.GetFd(), c.buf, unix.MSG_TRUNC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN) && !wait:
+			return nil, nil
+		case errors.Is(err, unix.EAGAIN):
+			if err := c.wait(unix.POLLIN); err != nil {
+				return nil, err
+			}
+			continue
+		case errors.Is(err, unix.ENOBUFS):
+			return nil, errLost
+		case err != nil:
+			return nil, fmt.Errorf("receive from the kernel: %w", err)
+		}
+		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != nl.PidKernel {
+			continue // another process may write to this port; only the kernel is believed
+		}
+		if n > len(c.buf) {
+			return nil, fmt.Errorf("%w: a datagram of %d bytes", errMalformed, n)
+		}
+		return c.buf[:n], nil
+	}
+}
+
+func (c *conn) wait(events int16) error {
+	p := []unix.PollFd{{Fd: int32(c.sock.GetFd()), Events: events}}
+	n, err := unix.Poll(p, int(answerTimeout/time.Millisecond))
+	switch {
+	case errors.Is(err, unix.EINTR):
+		return nil
+	case err != nil:
+		return fmt.Errorf("wait for the kernel: %w", err)
+	case n == 0:
+		return fmt.Errorf("the kernel did not answer within %v", answerTimeout)
+	}
+	return nil
+}
+
+// dump asks for all objects of a kind: get is RTM_GET..., body the payload of the request. decode makes a row of one
+// object, or says that it is not wanted. A dump that fails, or that changes interrupt time after time, gives an error and
+// no rows: half a dump taken for the truth would make the engine write everything again, or delete what it must keep.
+func dump[R any](ctx context.Context, c *conn, get uint16, body []byte, decode func([]byte) (R, bool, error)) ([]R, error) {
+	for range dumpAttempts {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		var rows []R
+		d := dumpReader{want: get - 2, each: func(b []byte) error { // RTM_NEWx is RTM_GETx - 2
+			row, ok, err := decode(b)
+			if ok && err == nil {
+				rows = append(rows, row)
+			}
+			return err
+		}}
+		if err := c.dump(&d, get, body); err != nil {
+			return nil, err
+		}
+		if !d.interrupted {
+			return rows, nil
+		}
+	}
+	return nil, errInterrupted
+}
+
+// dump makes one attempt and feeds d to the end.
+func (c *conn) dump(d *dumpReader, get uint16, body []byte) error {
+	d.seq = c.next()
+	e := encoder{}
+	start, head := e.begin(get, unix.NLM_F_DUMP, d.seq, len(body))
+	copy(head, body)
+	e.end(start)
+	if err := c.send(e.buf); err != nil {
+		c.broken = true
+		return err
+	}
+	for !d.done {
+		b, err := c.receive(true)
+		if err != nil {
+			c.broken = true
+			return err
+		}
+		d.datagram(b)
+	}
+	return d.err
+}
+
+// answer is what the kernel said to one request.
+type answer struct {
+	here bool  // false: lost
+	err  error // nil: done
+}
+
+// transact sends requests with the sequence numbers first, first+1, ... in one datagram and collects their answers. The
+// kernel handles them in order and goes on after one that it refuses. When answers are lost it returns errLost and those
+// that are left.
+func (c *conn) transact(b []byte, first uint32, n int) ([]answer, error) {
+	answers := make([]answer, n)
+	if err := c.send(b); err != nil {
+		c.broken = true
+		return answers, err
+	}
+	lost := false
+	for left := n; left > 0; {
+		b, err := c.receive(!lost)
+		switch {
+		case errors.Is(err, errLost):
+			lost = true
+			continue
+		case err != nil:
+			c.broken = true
+			return answers, err
+		case b == nil:
+			return answers, errLost
+		}
+		got, err := collect(b, first, answers)
+		if err != nil {
+			c.broken = true
+			return answers, err
+		}
+		left -= got
+	}
+	return answers, nil
+}
+
+// collect files the acknowledgements in a datagram under their requests and counts the new ones.
+func collect(b []byte, first uint32, answers []answer) (n int, err error) {
+	for len(b) > 0 {
+		var m message
+		if m, b, err = nextMessage(b); err != nil {
+			return n, err
+		}
+		i := m.seq - first
+		if m.typ != unix.NLMSG_ERROR || i >= uint32(len(answers)) || answers[i].here {
+			continue
+		}
+		answers[i] = answer{here: true, err: parseAck(m)}
+		n++
+	}
+	return n, nil
+}
+
+// dumpReader takes a dump apart, datagram by datagram. It reads to the end also after an error, since a socket takes no
+// further request while its dump goes on.
+type dumpReader struct {
+	seq         uint32
+	want        uint16
+	each        func([]byte) error
+	done        bool
+	interrupted bool
+	err         error
+}
+
+func (d *dumpReader) datagram(b []byte) {
+	for len(b) > 0 && !d.done {
+		m, rest, err := nextMessage(b)
+		if err != nil {
+			d.fail(err)
+			return
+		}
+		b = rest
+		if m.seq != d.seq {
+			continue // rest of an earlier request
+		}
+		d.interrupted = d.interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
+		switch m.typ {
+		case unix.NLMSG_DONE:
+			d.finish(m)
+		case unix.NLMSG_ERROR:
+			d.done = true
+			if err := parseAck(m); err != nil {
+				d.fail(err)
+			}
+		case d.want:
+			if d.err == nil {
+				if err := d.each(m.body); err != nil {
+					d.fail(err)
+				}
+			}
+		}
+	}
+}
+
+// finish reads NLMSG_DONE, whose payload is the result of the dump.
+func (d *dumpReader) finish(m message) {
+	d.done = true
+	if len(m.body) < 4 {
+		return
+	}
+	if code := int32(native.Uint32(m.body)); code < 0 && code != -1<<31 {
+		d.fail(&kernelError{errno: unix.Errno(-code)})
+	}
+}
+
+func (d *dumpReader) fail(err error) {
+	if d.err == nil {
+		d.err = err
+	}
+}

@@ -1,0 +1,80 @@
+package rtnl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"uplinkd/internal/kernel"
+)
+
+// verdicts turns the answers to a batch into errors.
+type verdicts struct {
+	k      *Kernel
+	batch  []request
+	lost   error         // why answers are missing
+	now    *kernel.State // what the kernel holds, read when answers were lost
+	owners owners
+}
+
+func (v *verdicts) of(ctx context.Context, r request, answers []answer) error {
+	for _, ans := range answers[r.from:r.to] {
+		switch {
+		case !ans.here && errors.Is(v.lost, errLost):
+			return v.look(ctx, r.op)
+		case !ans.here:
+			return v.lost
+		case ans.err != nil && r.op.Verb != kernel.Delete && errors.Is(ans.err, unix.EEXIST):
+			proto, known := v.owners.of(ctx, v.k, r.op.Row)
+			return foreign(ans.err, r.op.Row, proto, known)
+		case ans.err != nil && r.to-r.from == 2 && gone(ans.err):
+			continue // the old length of an address went away by itself
+		case ans.err != nil:
+			return explain(ans.err, r.op.Row)
+		}
+	}
+	return nil
+}
+
+// look finds out in the kernel's tables what came of an operation whose answer was lost.
+func (v *verdicts) look(ctx context.Context, op kernel.Op) error {
+	if v.now == nil {
+		scope := kernel.Scope{}
+		for _, r := range v.batch {
+			if a, ok := r.op.Row.(kernel.Address); ok {
+				scope.Addresses = append(scope.Addresses, a)
+			}
+		}
+		s, err := v.k.read(ctx, scope)
+		if err != nil {
+			return fmt.Errorf("%w, and the kernel's tables could not be read: %w", errLost, err)
+		}
+		v.now = &s
+	}
+	held := holds(*v.now, op.Row)
+	if held == (op.Verb != kernel.Delete) {
+		return nil
+	}
+	return fmt.Errorf("%w, and the kernel's tables show that it did not happen", errLost)
+}
+
+// holds reports whether s has row (for a deletion: its identity).
+func holds(s kernel.State, row kernel.Row) bool {
+	now := time.Now()
+	switch r := row.(type) {
+	case kernel.Route:
+		i, ok := slices.BinarySearchFunc(s.Routes, r, kernel.Route.Compare)
+		return ok && s.Routes[i].Equal(r, now)
+	case kernel.Rule:
+		_, ok := slices.BinarySearchFunc(s.Rules, r, kernel.Rule.Compare)
+		return ok
+	case kernel.Address:
+		i, ok := slices.BinarySearchFunc(s.Addresses, r, kernel.Address.Compare)
+		return ok && s.Addresses[i].Equal(r, now)
+	}
+	return false
+}
