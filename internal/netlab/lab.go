@@ -9,7 +9,8 @@ import (
 )
 
 // Lab is a set of network namespaces that live and end together. Its methods and those of NS return no errors: the first
-// failure fails the test (New), or is kept and turns everything after it into a no-op (Open); see Err.
+// failure fails the test (New: call them from the test's own goroutine, then), or is kept and turns everything after it
+// into a no-op (Open); see Err.
 type Lab struct {
 	t      TB // nil for Open
 	dir    string
