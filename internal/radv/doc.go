@@ -14,7 +14,8 @@
 //     a host on Wi-Fi that lost the first multicast would keep using a dead prefix for that long.
 //   - Advertisements are limited to one per 3 s (MIN_DELAY_BETWEEN_RAS) with a burst of three. The plain rule would make
 //     the hosts of a prefix that changes a second after the start wait for two more seconds.
-//   - Answers to solicitations keep the plain rule, and are multicast.
+//   - Answers to solicitations keep the plain rule for multicast. Within 3 s of a multicast advertisement they are unicast
+//     (RFC 4861 §6.2.6 allows it): a host whose link comes up together with ours misses the first advertisement.
 //   - The Listener waits at most 100 ms before its first solicitation instead of 1 s, and goes on soliciting with growing
 //     pauses after the third (RFC 7559) until a router answers.
 package radv

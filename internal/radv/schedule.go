@@ -2,6 +2,8 @@ package radv
 
 import (
 	"math/rand/v2"
+	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -11,6 +13,12 @@ const (
 	minDelayBetweenRAs       = 3 * time.Second        // MIN_DELAY_BETWEEN_RAS
 	maxRADelay               = 500 * time.Millisecond // MAX_RA_DELAY_TIME
 	initialInterval          = 4 * time.Second        // at most MAX_INITIAL_RTR_ADVERT_INTERVAL (16 s); see the package comment
+)
+
+// Bounds of unicast answers; solicitations beyond them wait for the next multicast.
+const (
+	maxUnicast    = 8
+	unicastPeriod = 250 * time.Millisecond
 )
 
 // bucket is a token bucket: it holds size tokens and gains one each period.
@@ -36,18 +44,30 @@ func (b *bucket) take(now time.Time) {
 	b.full = b.full.Add(b.period)
 }
 
-// schedule says when the next multicast advertisement is due (RFC 4861 §6.2.4 and §6.2.6). It is pure.
+// schedule says when the next advertisement is due (RFC 4861 §6.2.4 and §6.2.6). It is pure.
 type schedule struct {
-	limit   bucket    // of all advertisements
+	limit   bucket    // of multicast advertisements
 	last    time.Time // when the last one was sent
 	urgent  bool      // a change waits to be announced
 	initial int       // how many more go out at the initial pace
 	next    time.Time // of the next unsolicited one
-	answer  time.Time // when solicitations are answered; zero when none waits
+	answer  time.Time // when solicitations are answered by multicast; zero when none waits
+
+	unicastLimit bucket
+	unicast      []unicastAnswer // those that do not wait for a multicast, by time
+}
+
+// unicastAnswer is an advertisement to one host.
+type unicastAnswer struct {
+	at time.Time
+	to netip.Addr
 }
 
 func newSchedule() schedule {
-	return schedule{limit: bucket{size: maxInitialAdvertisements, period: minDelayBetweenRAs}}
+	return schedule{
+		limit:        bucket{size: maxInitialAdvertisements, period: minDelayBetweenRAs},
+		unicastLimit: bucket{size: maxUnicast, period: unicastPeriod},
+	}
 }
 
 // changed notes that there is something new to say.
@@ -56,16 +76,41 @@ func (s *schedule) changed() {
 	s.initial = maxInitialAdvertisements
 }
 
-// solicited notes a valid solicitation at now. All that come until the answer share it.
-func (s *schedule) solicited(now time.Time) {
-	if !s.answer.IsZero() {
-		return
+// solicited notes a valid solicitation at now. All that come until a multicast answer share it.
+func (s *schedule) solicited(now time.Time, from netip.Addr) {
+	allowed := s.last.Add(minDelayBetweenRAs)
+	delay := rand.N(maxRADelay + 1)
+	switch {
+	case !allowed.After(now):
+		if s.answer.IsZero() {
+			s.answer = now.Add(delay)
+		}
+	case slices.ContainsFunc(s.unicast, func(u unicastAnswer) bool { return u.to == from }):
+	case from.IsLinkLocalUnicast() && len(s.unicast) < maxUnicast && !s.unicastLimit.ready(now).After(now):
+		s.unicastLimit.take(now)
+		s.unicast = append(s.unicast, unicastAnswer{now.Add(delay), from})
+		slices.SortFunc(s.unicast, func(a, b unicastAnswer) int { return a.at.Compare(b.at) })
+	case s.answer.IsZero():
+		s.answer = allowed.Add(delay)
 	}
-	earliest := now
-	if t := s.last.Add(minDelayBetweenRAs); t.After(now) {
-		earliest = t
+}
+
+// dueUnicast returns the hosts to be answered at now and forgets them.
+func (s *schedule) dueUnicast(now time.Time) (hosts []netip.Addr) {
+	for len(s.unicast) > 0 && !s.unicast[0].at.After(now) {
+		hosts = append(hosts, s.unicast[0].to)
+		s.unicast = s.unicast[1:]
 	}
-	s.answer = earliest.Add(rand.N(maxRADelay + 1))
+	return hosts
+}
+
+// wake returns when due or dueUnicast have something to send.
+func (s *schedule) wake(now time.Time) time.Time {
+	at := s.due(now)
+	if len(s.unicast) > 0 && s.unicast[0].at.Before(at) {
+		at = s.unicast[0].at
+	}
+	return at
 }
 
 // limitInterval makes the next unsolicited advertisement not later than the longest interval allows.
@@ -75,7 +120,7 @@ func (s *schedule) limitInterval(now time.Time, longest time.Duration) {
 	}
 }
 
-// due returns when the next advertisement is to be sent; it is not after now when that is the moment.
+// due returns when the next multicast advertisement is to be sent; it is not after now when that is the moment.
 func (s *schedule) due(now time.Time) time.Time {
 	at := s.next
 	switch {
@@ -93,7 +138,7 @@ func (s *schedule) due(now time.Time) time.Time {
 // sent notes that an advertisement was multicast at now, and chooses the time of the next.
 func (s *schedule) sent(now time.Time, shortest, longest time.Duration) {
 	s.limit.take(now)
-	s.last, s.urgent, s.answer = now, false, time.Time{}
+	s.last, s.urgent, s.answer, s.unicast = now, false, time.Time{}, nil
 	s.initial = max(0, s.initial-1)
 	wait := shortest + rand.N(longest-shortest+1)
 	if s.initial > 0 {

@@ -1,6 +1,7 @@
 package radv
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ func TestScheduleRate(t *testing.T) {
 			case 0:
 				s.changed()
 			case 1:
-				s.solicited(now)
+				s.solicited(now, netip.IPv6Unspecified())
 			}
 			end := now.Add(time.Duration(rapid.Int64Range(0, int64(5*time.Second)).Draw(t, "pass")))
 			for at := s.due(now); !at.After(end); at = s.due(now) {
@@ -46,13 +47,13 @@ func TestScheduleAnswersSolicitationsTogether(t *testing.T) {
 	s := newSchedule()
 	s.sent(start, 200*time.Second, 600*time.Second)
 	now := start.Add(time.Second)
-	s.solicited(now)
+	s.solicited(now, netip.IPv6Unspecified())
 	first := s.due(now)
 	if d := first.Sub(start); d < minDelayBetweenRAs || d > minDelayBetweenRAs+maxRADelay {
 		t.Errorf("answer %s after the last advertisement, want 3 s to 3.5 s", d)
 	}
 	for range 1000 {
-		s.solicited(now)
+		s.solicited(now, netip.IPv6Unspecified())
 	}
 	if s.due(now) != first {
 		t.Error("more solicitations moved the answer")
@@ -60,5 +61,29 @@ func TestScheduleAnswersSolicitationsTogether(t *testing.T) {
 	s.sent(first, 200*time.Second, 600*time.Second)
 	if d := s.due(first).Sub(first); d < 200*time.Second {
 		t.Errorf("another advertisement %s after the answer", d)
+	}
+}
+
+func TestScheduleAnswersSingleHostsBetweenMulticasts(t *testing.T) {
+	s := newSchedule()
+	s.sent(start, 200*time.Second, 600*time.Second)
+	now := start.Add(time.Second)
+	host := netip.MustParseAddr("fe80::5")
+	s.solicited(now, host)
+	s.solicited(now, host)
+	if d := s.wake(now).Sub(now); d > maxRADelay {
+		t.Errorf("answer after %s", d)
+	}
+	if got := s.dueUnicast(now.Add(maxRADelay)); len(got) != 1 || got[0] != host {
+		t.Errorf("hosts to answer: %v", got)
+	}
+	for i := range 100 {
+		s.solicited(now, netip.AddrFrom16([16]byte{0xfe, 0x80, 15: byte(i + 10)}))
+	}
+	if n := len(s.dueUnicast(now.Add(maxRADelay))); n > maxUnicast {
+		t.Errorf("%d hosts to answer", n)
+	}
+	if d := s.wake(now).Sub(start); d > minDelayBetweenRAs+maxRADelay {
+		t.Errorf("the others are answered after %s", d)
 	}
 }

@@ -91,8 +91,8 @@ func (s *Sender) Run(ctx context.Context) error {
 			return nil
 		case <-s.wake:
 		case <-timer.C:
-		case <-s.port.in:
-			s.schedule.solicited(time.Now())
+		case from := <-s.port.in:
+			s.schedule.solicited(time.Now(), from)
 		case err := <-s.port.failed:
 			s.port.fail(err, time.Now())
 		}
@@ -123,14 +123,20 @@ func (s *Sender) takeMail(now time.Time) {
 	s.said = next
 }
 
-// sendDue multicasts the advertisement if its time has come.
+// sendDue sends what is due: the advertisement to all nodes, which answers everybody, or answers to single hosts.
 func (s *Sender) sendDue(now time.Time) {
-	if s.port.conn == nil || s.schedule.due(now).After(now) {
+	if s.port.conn == nil || s.schedule.wake(now).After(now) {
 		return
 	}
 	a := s.said.announcement
 	ra := build(a, s.gone, s.said.link, now)
-	if s.multicast(ra, now) {
+	if s.schedule.due(now).After(now) {
+		for _, host := range s.schedule.dueUnicast(now) {
+			s.send(ra, host, now)
+		}
+		return
+	}
+	if s.send(ra, allNodes, now) {
 		s.router = ra.RouterLifetime > 0
 	}
 	// A message that cannot be built is counted as sent: trying again at once would be a loop.
@@ -140,20 +146,19 @@ func (s *Sender) sendDue(now time.Time) {
 	}
 }
 
-// multicast sends ra to all nodes.
-func (s *Sender) multicast(ra *ndp.RouterAdvertisement, now time.Time) bool {
+func (s *Sender) send(ra *ndp.RouterAdvertisement, to netip.Addr, now time.Time) bool {
 	b, err := ndp.MarshalMessage(ra)
 	if err != nil {
 		s.log.Error("router advertisement cannot be built", "interface", s.said.link.Name, "error", err)
 		return false
 	}
-	return s.port.send(b, allNodes, now)
+	return s.port.send(b, to, now)
 }
 
 // nextWake returns when there is something to do again.
 func (s *Sender) nextWake(now time.Time) time.Time {
 	if s.port.conn != nil {
-		return s.schedule.due(now)
+		return s.schedule.wake(now)
 	}
 	if t := s.port.retry(); s.said.announcement.Send && !t.IsZero() {
 		return t
@@ -169,7 +174,7 @@ func (s *Sender) farewell(everything bool, now time.Time) {
 	}
 	ra := build(s.said.announcement, s.gone, s.said.link, now)
 	withdraw(ra, everything)
-	s.multicast(ra, now)
+	s.send(ra, allNodes, now)
 	s.schedule.limit.take(now)
 	s.router = false
 }
