@@ -261,8 +261,7 @@ func (c *conversation) status(s string) Status {
 			return Status{Code: StatusCode(i), Text: strings.ReplaceAll(text, "_", " ")}
 		}
 	}
-	c.t.Fatalf("unknown status %q", s)
-	return Status{}
+	return Status{Code: StatusCode(c.number(name)), Text: strings.ReplaceAll(text, "_", " ")}
 }
 
 // message reads "advertise" or "reply", then KEY=VALUE and prefixes as "2001:db8::/56=preferred/valid" with an optional
