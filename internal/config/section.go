@@ -95,7 +95,7 @@ func (s *section) refuseUnknown(n *node, parents []string) (meant []string) {
 				what = "unknown section"
 			}
 			s.fail(child.key, key, "%s%s", what, didYouMean(key, s.words(child.kind)))
-			if w, ok := closest(key, s.words(child.kind)); ok {
+			if w, ok := Closest(key, s.words(child.kind)); ok {
 				meant = append(meant, w)
 			}
 		case child.kind == kindTable:

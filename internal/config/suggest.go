@@ -11,7 +11,7 @@ const maxWord = 64
 // didYouMean returns `; did you mean "interface"?` when one of the known words is close to the one given, and else the
 // list of what is known.
 func didYouMean(word string, known []string) string {
-	if w, ok := closest(word, known); ok {
+	if w, ok := Closest(word, known); ok {
 		return fmt.Sprintf("; did you mean %q?", w)
 	}
 	switch len(known) {
@@ -23,9 +23,9 @@ func didYouMean(word string, known []string) string {
 	return "; known are " + strings.Join(known, ", ")
 }
 
-// closest returns the known word that was most likely meant: the one with the same last part ("rapid_commit" for
+// Closest returns the known word that was most likely meant: the one with the same last part ("rapid_commit" for
 // "dhcpv6.rapid_commit"), else the nearest by edit distance if at most a third of the letters differ.
-func closest(word string, known []string) (string, bool) {
+func Closest(word string, known []string) (string, bool) {
 	if len(word) > maxWord {
 		return "", false
 	}
