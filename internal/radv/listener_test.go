@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,11 +13,37 @@ import (
 	"github.com/mdlayher/ndp"
 )
 
+// reports collects what a Listener reports.
+type reports struct {
+	mu   sync.Mutex
+	list []Facts
+}
+
+func (r *reports) observe(f Facts) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list = append(r.list, f)
+}
+
+func (r *reports) all() []Facts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.list)
+}
+
+func (r *reports) count() int { return len(r.all()) }
+
+// last returns the latest report; there must be one.
+func (r *reports) last() Facts {
+	all := r.all()
+	return all[len(all)-1]
+}
+
 // runListener starts a Listener on a wire, inside a bubble, and collects what it reports.
-func runListener(t *testing.T, w *wire) (l *Listener, facts *[]Facts, stop func()) {
+func runListener(t *testing.T, w *wire) (l *Listener, facts *reports, stop func()) {
 	t.Helper()
-	facts = new([]Facts)
-	l = NewListener("fiber", func(f Facts) { *facts = append(*facts, f) }, quiet)
+	facts = &reports{}
+	l = NewListener("fiber", facts.observe, quiet)
 	l.port.open = w.open
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -82,10 +110,10 @@ func TestListenerReports(t *testing.T) {
 		}
 		begin := time.Now()
 		hear(rawRA(0x80, 1800, rawServers(600, "2001:db8::53"), rawPrefix(prefixA, 0xc0, 7200, 3600)))
-		if len(*facts) != 1 {
-			t.Fatalf("%d reports", len(*facts))
+		if facts.count() != 1 {
+			t.Fatalf("%d reports", facts.count())
 		}
-		f := (*facts)[0]
+		f := facts.last()
 		until, _ := f.Routers[0].Until.Time()
 		if f.Uplink != "fiber" || f.Routers[0].Address != router1 || !until.Equal(begin.Add(30*time.Minute)) || !f.Managed ||
 			len(f.DNS) != 1 || f.Prefixes[0].Prefix != prefixA {
@@ -98,21 +126,21 @@ func TestListenerReports(t *testing.T) {
 			hear(rawRA(0x80, 1800, rawServers(600, "2001:db8::53"), rawPrefix(prefixA, 0xc0, 7200, 3600)))
 		}
 		pass(refreshPeriod)
-		if n := len(*facts); n < 3 || n > 4 {
+		if n := facts.count(); n < 3 || n > 4 {
 			t.Errorf("%d reports after 10 s of the same, want one per 5 s", n)
 		}
-		last := (*facts)[len(*facts)-1].Routers[0].Until
+		last := facts.last().Routers[0].Until
 		if until, _ := last.Time(); until.Sub(begin) != 30*time.Minute+10*time.Second {
 			t.Errorf("the last deadline is not known: %s", last)
 		}
 
 		hear(rawRA(0x80, 0))
-		if f := (*facts)[len(*facts)-1]; len(f.Routers) != 0 || len(f.DNS) != 1 {
+		if f := facts.last(); len(f.Routers) != 0 || len(f.DNS) != 1 {
 			t.Errorf("after router lifetime 0: %+v", f)
 		}
-		n := len(*facts)
+		n := facts.count()
 		pass(11 * time.Minute)
-		if f := (*facts)[len(*facts)-1]; len(*facts) != n+1 || len(f.DNS) != 0 || len(f.Prefixes) != 1 {
+		if f := facts.last(); facts.count() != n+1 || len(f.DNS) != 0 || len(f.Prefixes) != 1 {
 			t.Errorf("after the lifetime of the servers: %+v", f)
 		}
 	})
@@ -131,7 +159,7 @@ func TestListenerKeepsRoutersWithoutCarrier(t *testing.T) {
 		gone.Carrier = false
 		l.SetLink(gone)
 		pass(time.Minute)
-		if n := len(*facts); n != 1 {
+		if n := facts.count(); n != 1 {
 			t.Errorf("%d reports: loss of carrier changed what the router said", n)
 		}
 		w.take()
@@ -147,7 +175,7 @@ func TestListenerKeepsRoutersWithoutCarrier(t *testing.T) {
 		replaced.Index = 9
 		l.SetLink(replaced)
 		synctest.Wait()
-		if f := (*facts)[len(*facts)-1]; len(f.Routers) != 0 {
+		if f := facts.last(); len(f.Routers) != 0 {
 			t.Errorf("another interface of the same name has routers: %+v", f)
 		}
 	})
@@ -173,7 +201,7 @@ func TestListenerFlood(t *testing.T) {
 			break
 		}
 		synctest.Wait()
-		if n := len(*facts); n < 2 || n > changesBurst+31 {
+		if n := facts.count(); n < 2 || n > changesBurst+31 {
 			t.Errorf("%d reports in 30 s", n)
 		}
 		w.current().fail <- errors.New("network is down")

@@ -19,9 +19,10 @@ type Sender struct {
 	log  *slog.Logger
 	wake chan struct{} // size 1: there is something in the mailbox
 
-	mu    sync.Mutex // guards the mailbox
-	mail  announced
-	final bool
+	mu     sync.Mutex // guards the mailbox
+	mail   announced
+	posted bool // since Run last looked
+	final  bool
 
 	// What follows belongs to Run.
 	port     port[netip.Addr]
@@ -67,6 +68,7 @@ func (s *Sender) Final() { s.post(func() { s.final = true }) }
 func (s *Sender) post(change func()) {
 	s.mu.Lock()
 	change()
+	s.posted = true
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
@@ -102,8 +104,12 @@ func (s *Sender) Run(ctx context.Context) error {
 // takeMail takes over what Set and SetLink left.
 func (s *Sender) takeMail(now time.Time) {
 	s.mu.Lock()
-	next := s.mail
+	next, posted := s.mail, s.posted
+	s.posted = false
 	s.mu.Unlock()
+	if !posted {
+		return
+	}
 	before, after := s.said.announcement, next.announcement
 	if before.Send && !after.Send {
 		s.farewell(false, now)
