@@ -222,7 +222,7 @@ func (a *applier) flush(ctx context.Context) {
 	}
 	batch := a.pending
 	b, count := a.e.buf, a.count
-	a.pending, a.e.buf, a.count, a.adds = a.pending[len(a.pending):], a.e.buf[:0], 0, false
+	a.pending, a.e.buf, a.count, a.adds = nil, a.e.buf[:0], 0, false
 	if err := a.k.usable(); err != nil {
 		for _, r := range batch {
 			a.settle(r.op, err)

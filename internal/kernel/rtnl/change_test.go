@@ -104,6 +104,7 @@ func TestReplaceRouteLeavesNoGap(t *testing.T) {
 // New lifetimes are written in place: no deletion, no DAD, no on-link route.
 func TestRefreshAddress(t *testing.T) {
 	k := lab(t, options{})
+	dad(t, "v0", "1")
 	a := kernel.Address{Dev: "v0", Prefix: prefix("2001:db8:1::1/64"), PreferredUntil: in(50 * time.Second), ValidUntil: in(100 * time.Second)}
 	apply(t, k, kernel.State{}, kernel.State{Addresses: []kernel.Address{a}})
 	settled(t, k, 1)
@@ -192,7 +193,12 @@ func TestLostAnswers(t *testing.T) {
 	if !errors.Is(rep.Failed[0], errLost) || !strings.Contains(rep.Failed[0].Error(), "2001:db8:c::/48") {
 		t.Errorf("failed: %v", rep.Failed[0])
 	}
-	apply(t, k, read(t, k, scopeOf(want)), want)
+	have := read(t, k, scopeOf(want))
+	apply(t, k, have, want)
+	apply(t, k, have, kernel.State{Sysctls: want.Sysctls})
+	if s := read(t, k, kernel.Scope{}); s.Len() != 0 {
+		t.Errorf("left after deletions with lost answers:\n%s", s.Text(time.Now()))
+	}
 }
 
 func TestSysctls(t *testing.T) {
@@ -264,6 +270,7 @@ func TestLinks(t *testing.T) {
 	}
 	// A tentative address is none yet: the other end answers nothing, so DAD takes its second.
 	ip(t, "link set v1 up")
+	dad(t, "v0", "1")
 	ip(t, "address add 2001:db8:3::1/64 dev v0")
 	if links, err = k.Links(context.Background()); err != nil || len(links[1].Globals) != 2 {
 		t.Errorf("%v, %+v", err, links[1])

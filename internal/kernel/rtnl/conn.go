@@ -18,8 +18,11 @@ const (
 	datagram = 64 << 10
 	// answerTimeout bounds the wait for an answer that the kernel in fact queues before the request returns.
 	answerTimeout = 5 * time.Second
-	// dumpAttempts is how often a dump is tried that changes interrupt (NLM_F_DUMP_INTR).
+	// dumpAttempts is how often a dump is tried that changes interrupt (NLM_F_DUMP_INTR), and dumpPause the pause after the
+	// first, five times as long after each of the others. Without pauses a dump that follows the addition of a thousand
+	// addresses fails: DAD changes the table for some 50 ms.
 	dumpAttempts = 4
+	dumpPause    = 2 * time.Millisecond
 )
 
 // errInterrupted is a dump during which the table changed: it may lack rows or show them twice.
@@ -137,7 +140,15 @@ func (c *conn) wait(events int16) error {
 // object, or says that it is not wanted. A dump that fails, or that changes interrupt time after time, gives an error and
 // no rows: half a dump taken for the truth would make the engine write everything again, or delete what it must keep.
 func dump[R any](ctx context.Context, c *conn, get uint16, body []byte, decode func([]byte) (R, bool, error)) ([]R, error) {
-	for range dumpAttempts {
+	pause := dumpPause
+	for i := range dumpAttempts {
+		if i > 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			pause *= 5
+		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}

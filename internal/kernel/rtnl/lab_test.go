@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -26,10 +27,10 @@ func ip(t testing.TB, args string) string {
 	return string(out)
 }
 
-// batch runs lines through ip -batch.
+// batch runs lines through ip -6 -batch.
 func batch(t testing.TB, lines string) {
 	t.Helper()
-	cmd := exec.Command("ip", "-batch", "-")
+	cmd := exec.Command("ip", "-6", "-batch", "-")
 	cmd.Stdin = strings.NewReader(lines)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
@@ -52,6 +53,7 @@ func lab(t testing.TB, o options) *Kernel {
 		o.sysctls = "/proc/sys"
 	}
 	ip(t, "link set lo up")
+	dad(t, "default", "0")
 	ip(t, "link add v0 type veth peer name v1")
 	ip(t, "link set v0 up")
 	ip(t, "link set v1 up")
@@ -65,6 +67,14 @@ func lab(t testing.TB, o options) *Kernel {
 		restore(t)
 	})
 	return k
+}
+
+// dad switches duplicate address detection of a device: it takes a second or two, so only tests that look at it wait.
+func dad(t testing.TB, dev, value string) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+dev+"/accept_dad", []byte(value), 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // restore takes away what tests leave. For our own rows it does not use ip -6 route flush: that leaves unreachable

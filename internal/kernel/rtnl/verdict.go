@@ -55,26 +55,29 @@ func (v *verdicts) look(ctx context.Context, op kernel.Op) error {
 		}
 		v.now = &s
 	}
-	held := holds(*v.now, op.Row)
-	if held == (op.Verb != kernel.Delete) {
+	if exists, equal := find(*v.now, op.Row); (op.Verb == kernel.Delete && !exists) || (op.Verb != kernel.Delete && equal) {
 		return nil
 	}
 	return fmt.Errorf("%w, and the kernel's tables show that it did not happen", errLost)
 }
 
-// holds reports whether s has row (for a deletion: its identity).
-func holds(s kernel.State, row kernel.Row) bool {
-	now := time.Now()
+// find reports whether s has a row with the identity of row, and whether it has nothing to change.
+func find(s kernel.State, row kernel.Row) (exists, equal bool) {
 	switch r := row.(type) {
 	case kernel.Route:
-		i, ok := slices.BinarySearchFunc(s.Routes, r, kernel.Route.Compare)
-		return ok && s.Routes[i].Equal(r, now)
+		return findIn(s.Routes, r)
 	case kernel.Rule:
-		_, ok := slices.BinarySearchFunc(s.Rules, r, kernel.Rule.Compare)
-		return ok
+		return findIn(s.Rules, r)
 	case kernel.Address:
-		i, ok := slices.BinarySearchFunc(s.Addresses, r, kernel.Address.Compare)
-		return ok && s.Addresses[i].Equal(r, now)
+		return findIn(s.Addresses, r)
 	}
-	return false
+	return false, false
+}
+
+func findIn[R interface {
+	Compare(R) int
+	Equal(R, time.Time) bool
+}](rows []R, r R) (exists, equal bool) {
+	i, ok := slices.BinarySearchFunc(rows, r, R.Compare)
+	return ok, ok && rows[i].Equal(r, time.Now())
 }
