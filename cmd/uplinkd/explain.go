@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"uplinkd/internal/ctl"
+)
+
+var explainVerb = verb{
+	name: "explain", args: "ADDRESS", summary: "what uplinkd has to do with an address, and why",
+	about: "Asks the daemon about an IP address: what it is (the router's own, in a downstream's subnet, in an unused part of a delegation, a next hop), " +
+		"the lease and the lines of the configuration behind it, and the routes and rules that concern it, each with its reason.",
+	failed:   "the address is not ours, or the daemon cannot be asked",
+	examples: []string{"uplinkd explain 2001:db8:100::1", "uplinkd explain --json 2001:db8:100::1 | jq -r '.roles[]'"},
+	run:      cmdExplain,
+}
+
+func cmdExplain(env *environment, args []string) int {
+	fs := env.flags("explain")
+	asJSON := jsonFlag(fs)
+	rest, status, ok := env.parse(fs, args, 1, 1)
+	if !ok {
+		return status
+	}
+	addr, err := netip.ParseAddr(rest[0])
+	if err != nil {
+		return env.usage("explain", "%q is not an IP address", rest[0])
+	}
+	x, err := env.client().Explain(env.ctx, addr)
+	if err != nil {
+		return env.fail(err)
+	}
+	switch {
+	case *asJSON:
+		env.printJSON(x)
+	case x.Ours:
+		env.page().explanation(x)
+	default:
+		env.page().block("", x.Address.String()+" is not ours: no delegation, subnet, next hop or announcement of uplinkd has to do with it. "+
+			"All there is: uplinkd status", plain)
+	}
+	if !x.Ours {
+		return exitFailed
+	}
+	return exitOK
+}
+
+func (p page) explanation(x ctl.Explanation) {
+	p.put(bold, x.Address.String()+" is")
+	p.newline()
+	for _, r := range x.Roles {
+		p.block("  - ", r, plain)
+	}
+	p.newline()
+	for _, n := range x.Subnets {
+		p.field("subnet", fmt.Sprintf("%s, number %d of %s, %s, preferred %s, valid %s", n.Prefix, n.ID, n.Delegation, n.State, left(n.Preferred), left(n.Valid)))
+		p.field("", "asked for by "+n.Config)
+	}
+	for _, g := range x.Delegations {
+		p.field("delegation", fmt.Sprintf("%s on uplink %s, %s, preferred %s, valid %s", g.Prefix, g.Uplink, g.State, left(g.Preferred), left(g.Valid)))
+		p.field("", "asked for by "+g.Config)
+		p.field("lease", leaseText(g.Client, x))
+	}
+	p.rowList("addresses", x.Addresses)
+	p.rowList("routes to it, the most specific first", x.Routes)
+	p.rowList("rules for packets from it or to it, in order", x.Rules)
+}
+
+func leaseText(c ctl.Client6, x ctl.Explanation) string {
+	if c.ServerID == "" {
+		return "none"
+	}
+	text := fmt.Sprintf("from server %s, IAID %d", c.ServerID, c.IAID)
+	if c.Received != nil {
+		text += ", " + strings.TrimSpace(c.Cause+" "+since(*c.Received, x.Time)+" ago")
+	}
+	if c.Renew != nil && c.Rebind != nil {
+		text += ", renew " + leftUntil(*c.Renew) + ", rebind " + leftUntil(*c.Rebind)
+	}
+	return text
+}
+
+func leftUntil(l ctl.Lifetime) string {
+	if l.Seconds == 0 {
+		return "due"
+	}
+	return "in " + span(l.Seconds)
+}
+
+func (p page) rowList(heading string, rows []ctl.Row) {
+	if len(rows) == 0 {
+		return
+	}
+	p.newline()
+	p.put(bold, heading)
+	p.newline()
+	for _, r := range rows {
+		p.block("  ", r.Text, plain)
+		p.block("      ", r.Reason.Rule+" ["+r.Reason.Config+"]", plain)
+	}
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"uplinkd/internal/ctl"
+)
+
+var statusVerb = verb{
+	name: "status", summary: "how the site is: uplinks, prefixes, downstreams, problems",
+	about: "Asks the daemon how uplinks, delegated prefixes and downstreams are and what is wrong. " +
+		"The first line says it in words: OK, DEGRADED (a prefix is in use, something needs attention), NO PREFIX or STARTING. " +
+		"--json prints the same as a document whose field \"health\" is ok, degraded, no-prefix or starting.",
+	failed:   "the daemon cannot be asked (whatever it answers is status 0)",
+	examples: []string{"uplinkd status", "uplinkd status --json | jq -r .health", "watch -n 1 uplinkd status"},
+	run:      cmdStatus,
+}
+
+func cmdStatus(env *environment, args []string) int {
+	fs := env.flags("status")
+	asJSON := jsonFlag(fs)
+	if _, status, ok := env.parse(fs, args, 0, 0); !ok {
+		return status
+	}
+	s, err := env.client().Status(env.ctx)
+	if err != nil {
+		return env.fail(err)
+	}
+	if *asJSON {
+		return env.printJSON(s)
+	}
+	env.page().status(s)
+	return exitOK
+}
+
+// headlines are the first word of a status and its colour.
+var headlines = map[ctl.Health]struct {
+	word  string
+	style style
+}{
+	ctl.OK:       {"OK", green},
+	ctl.Degraded: {"DEGRADED", yellow},
+	ctl.NoPrefix: {"NO PREFIX", red},
+	ctl.Starting: {"STARTING", yellow},
+}
+
+func (p page) status(s ctl.Status) {
+	head := headlines[s.Health]
+	if head.word == "" {
+		head.word = strings.ToUpper(string(s.Health)) // a newer daemon
+	}
+	p.block("", head.word+": "+s.Summary, head.style)
+	for _, u := range s.Uplinks {
+		p.uplink(u, s)
+	}
+	for _, d := range s.Downstreams {
+		p.downstream(d)
+	}
+	p.problems(s.Problems)
+	p.hooks(s)
+	p.newline()
+	c := s.Counters
+	p.block("", fmt.Sprintf("%d kernel objects wanted, %d withdrawals waiting; last reconcile took %.1f ms", s.Rows, s.Waiting, c.LastSeconds*1000), plain)
+	p.block("", fmt.Sprintf("since the start: %d reconciles, %d kernel writes, %d of them failed, %d events; uplinkd %s",
+		c.Reconciles, c.KernelWrites, c.KernelErrors, c.Events, s.Daemon), plain)
+}
+
+// title writes a heading such as "uplink fiber on wan0: up".
+func (p page) title(text string, good bool, verdict string) {
+	p.newline()
+	p.put(bold, text+": ")
+	color := red
+	if good {
+		color = green
+	}
+	p.put(color, verdict)
+	p.newline()
+}
+
+func (p page) uplink(u ctl.Uplink, s ctl.Status) {
+	verdict := "up"
+	if !u.Up {
+		verdict = "DOWN, " + u.Reason
+	}
+	p.title("uplink "+u.Name+" on "+u.Interface, u.Up, verdict)
+	switch {
+	case !u.Gateway.IsValid():
+		p.field("gateway", "none")
+	case u.GatewayLeft != nil:
+		p.field("gateway", fmt.Sprintf("%s, %s; table %d, metric %d", u.Gateway, left(*u.GatewayLeft), u.Table, u.Metric))
+	}
+	p.field("client", clientText(u.Client, s))
+	if u.Client.Failure != "" {
+		p.field("last failure", u.Client.Failure)
+	}
+	var rows [][]string
+	for _, g := range u.Delegations {
+		rows = append(rows, []string{g.Prefix.String(), g.State, "preferred " + left(g.Preferred), "valid " + left(g.Valid)})
+	}
+	for _, line := range table(rows) {
+		p.field("delegation", line)
+	}
+	if len(rows) == 0 {
+		p.field("delegation", "none")
+	}
+	if len(u.DNS) > 0 {
+		p.field("name servers", join(u.DNS))
+	}
+}
+
+func clientText(c ctl.Client6, s ctl.Status) string {
+	text := c.State
+	if c.Since != nil {
+		text += " for " + since(*c.Since, s.Time)
+	}
+	if c.Received != nil {
+		text += ", lease last extended " + since(*c.Received, s.Time) + " ago"
+	}
+	if c.Renew != nil && c.Renew.Seconds > 0 {
+		text += ", renews in " + span(c.Renew.Seconds)
+	}
+	return text
+}
+
+func (p page) downstream(d ctl.Downstream) {
+	verdict, good := "no subnet", false
+	switch {
+	case !d.LinkUp:
+		verdict = "the interface is missing or down"
+	case len(d.Subnets) > 0:
+		verdict, good = "numbered", true
+	}
+	p.title("downstream "+d.Name+" on "+d.Interface, good, verdict)
+	var rows [][]string
+	for _, n := range d.Subnets {
+		rows = append(rows, []string{n.Address.String(), "from " + n.Uplink, n.State, "preferred " + left(n.Preferred), "valid " + left(n.Valid)})
+	}
+	for _, line := range table(rows) {
+		p.field("address", line)
+	}
+	p.field("announced", announcedText(d.Announced))
+	if len(d.Announced.Stale) > 0 {
+		p.field("stale", join(d.Announced.Stale)+" (hosts are told to stop using it)")
+	}
+}
+
+func announcedText(a ctl.Announcement) string {
+	if !a.Send {
+		return "nothing"
+	}
+	parts := []string{"router no"}
+	if a.Router {
+		parts[0] = "router yes, for " + span(a.Lifetime)
+	}
+	for _, x := range a.Prefixes {
+		parts = append(parts, fmt.Sprintf("%s for %s/%s", x.Prefix, span(x.Valid), span(x.Preferred)))
+	}
+	if len(a.DNS) > 0 {
+		parts = append(parts, "DNS "+join(a.DNS))
+	}
+	if len(a.Search) > 0 {
+		parts = append(parts, "search "+strings.Join(a.Search, ", "))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func (p page) problems(list []ctl.Problem) {
+	if len(list) == 0 {
+		return
+	}
+	p.newline()
+	p.put(bold, "problems")
+	p.newline()
+	for _, x := range list {
+		p.block("  ", x.Path+": "+x.Code, yellow)
+		p.block("    ", x.Message, plain)
+		if x.Advice != "" {
+			p.block("    ", "To do: "+x.Advice, plain)
+		}
+	}
+}
+
+func (p page) hooks(s ctl.Status) {
+	if len(s.Hooks) == 0 {
+		return
+	}
+	p.newline()
+	p.put(bold, "hooks")
+	p.newline()
+	for _, h := range s.Hooks {
+		text := fmt.Sprintf("ok, %d runs", h.Runs)
+		if !h.OK {
+			text = fmt.Sprintf("FAILED: %s; %d of %d runs failed", h.Error, h.Failures, h.Runs)
+		}
+		if h.LastRun != nil {
+			text += "; last " + since(*h.LastRun, s.Time) + " ago"
+		}
+		if h.NextTry != nil {
+			text += "; tries again in " + since(s.Time, *h.NextTry)
+		}
+		if h.Waiting > 0 {
+			text += fmt.Sprintf("; %d events wait", h.Waiting)
+		}
+		color := plain
+		if !h.OK {
+			color = red
+		}
+		p.block(fmt.Sprintf("  %-12s ", h.Name), text, color)
+	}
+}
+
+// join lists things with commas.
+func join[T fmt.Stringer](list []T) string {
+	texts := make([]string, len(list))
+	for i, x := range list {
+		texts[i] = x.String()
+	}
+	return strings.Join(texts, ", ")
+}

@@ -1,0 +1,100 @@
+package ctl
+
+import (
+	"net/netip"
+	"time"
+
+	"uplinkd/internal/engine"
+	"uplinkd/internal/kernel"
+	"uplinkd/policy"
+)
+
+// Plan is the answer to GET /v1/plan (rows, and operations that wait), and what `uplinkd plan --prefix` makes of an
+// invented delegation (operations from an empty kernel).
+type Plan struct {
+	SchemaVersion int           `json:"schema_version"`
+	Time          time.Time     `json:"time"`
+	Rows          []Row         `json:"rows"`       // all that uplinkd keeps in the kernel
+	Waiting       []Operation   `json:"waiting"`    // withdrawals held back until all uplinks have reported
+	Operations    []Operation   `json:"operations"` // in order; only for an invented delegation
+	Announced     []Announced   `json:"announced"`
+	Problems      []Problem     `json:"problems"`
+	Events        []EventRecord `json:"events,omitempty"` // only for an invented delegation: what hooks would be told
+}
+
+// Announced are the router advertisements of a downstream.
+type Announced struct {
+	Downstream string `json:"downstream"`
+	Interface  string `json:"interface"`
+	Announcement
+}
+
+// Row is one wanted kernel object.
+type Row struct {
+	Phase  string `json:"phase"` // sysctl, aggregate, route, rule, address
+	Kind   string `json:"kind"`  // sysctl, route, rule, address
+	Text   string `json:"text"`  // in the syntax of ip(8) or sysctl(8)
+	Reason Reason `json:"reason"`
+}
+
+// Operation is one change of the kernel.
+type Operation struct {
+	Phase    string `json:"phase"`
+	Command  string `json:"command"`            // as a person would type it
+	Optional bool   `json:"optional,omitempty"` // a kernel that lacks the variable is as good
+	Reason   Reason `json:"reason"`
+}
+
+// Reason says why a row is wanted.
+type Reason struct {
+	Rule       string       `json:"rule"`
+	Config     string       `json:"config"`
+	Uplink     string       `json:"uplink,omitempty"`
+	Downstream string       `json:"downstream,omitempty"`
+	Delegation netip.Prefix `json:"delegation,omitzero"`
+}
+
+// PlanOf describes what snapshot s wants in the kernel, as it stands at now.
+func PlanOf(s *engine.Snapshot, now time.Time) Plan {
+	return Plan{SchemaVersion: SchemaVersion, Time: now.UTC().Truncate(time.Millisecond), Rows: Rows(s.Wanted, now), Waiting: Operations(s.Waiting, now),
+		Operations: []Operation{}, Announced: AnnouncedBy(s.Site, now), Problems: problems(s.Problems)}
+}
+
+// Rows describes the rows of s in the order of their phases.
+func Rows(s kernel.State, now time.Time) []Row {
+	out := []Row{}
+	for _, r := range s.Rows() {
+		out = append(out, row(r, now))
+	}
+	return out
+}
+
+func row(r kernel.Row, now time.Time) Row {
+	return Row{Phase: r.Phase().String(), Kind: kernel.Noun(r), Text: r.Text(now), Reason: reason(r.Why())}
+}
+
+// Operations describes ops.
+func Operations(ops []kernel.Op, now time.Time) []Operation {
+	out := []Operation{}
+	for _, o := range ops {
+		variable, _ := o.Row.(kernel.Sysctl)
+		out = append(out, Operation{Phase: o.Row.Phase().String(), Command: o.Text(now), Optional: variable.Optional, Reason: reason(o.Row.Why())})
+	}
+	return out
+}
+
+func reason(r kernel.Reason) Reason {
+	return Reason{Rule: r.Rule, Config: r.Config, Uplink: r.Uplink, Downstream: r.Downstream, Delegation: r.Delegation}
+}
+
+// AnnouncedBy describes the router advertisements of a site.
+func AnnouncedBy(s policy.Site, now time.Time) []Announced {
+	out := []Announced{}
+	for _, d := range s.Downstreams {
+		out = append(out, Announced{Downstream: d.Name, Interface: d.Interface, Announcement: announcement(d.Announce, now)})
+	}
+	return out
+}
+
+// ProblemsOf describes findings of planning.
+func ProblemsOf(list []policy.Problem) []Problem { return problems(list) }

@@ -1,0 +1,162 @@
+package ctl
+
+import (
+	"net/netip"
+	"time"
+
+	"uplinkd/internal/lifetime"
+)
+
+// SchemaVersion is the version of all documents. It changes only when a field goes away or changes its meaning; new
+// fields may come at any time.
+const SchemaVersion = 1
+
+// Lifetime is until when something holds.
+type Lifetime struct {
+	Seconds uint32 `json:"seconds"` // left at the time of the document; 4294967295: for ever
+	Until   string `json:"until"`   // RFC 3339, "forever", or "over"
+}
+
+// LifetimeAt returns what is left of d at now.
+func LifetimeAt(d lifetime.Deadline, now time.Time) Lifetime {
+	return Lifetime{Seconds: d.Seconds(now), Until: d.String()}
+}
+
+// Health is the site in one word, for programs and for the colour of the headline.
+type Health string
+
+// The values of Health.
+const (
+	OK       Health = "ok"        // every uplink and every downstream works and nothing needs attention
+	Degraded Health = "degraded"  // there is a prefix in use, and something needs attention
+	NoPrefix Health = "no-prefix" // no uplink has a delegation that can be used for new connections
+	Starting Health = "starting"  // the kernel has not followed yet
+)
+
+// Status is the answer to GET /v1/status: the whole site for people and programs.
+type Status struct {
+	SchemaVersion int          `json:"schema_version"`
+	Time          time.Time    `json:"time"`
+	Daemon        string       `json:"daemon"` // version of the daemon
+	Health        Health       `json:"health"`
+	Summary       string       `json:"summary"` // Health in words
+	Uplinks       []Uplink     `json:"uplinks"`
+	Downstreams   []Downstream `json:"downstreams"`
+	Problems      []Problem    `json:"problems"`
+	Hooks         []HookStatus `json:"hooks"`
+	Rows          int          `json:"rows"`    // kernel objects that uplinkd wants
+	Waiting       int          `json:"waiting"` // withdrawals that wait for uplinks to report
+	Counters      Counters     `json:"counters"`
+}
+
+// Uplink is one way to the Internet.
+type Uplink struct {
+	Name        string       `json:"name"`
+	Interface   string       `json:"interface"`
+	Up          bool         `json:"up"`
+	Reason      string       `json:"reason,omitempty"` // why it is not up
+	Table       uint32       `json:"table"`
+	Metric      uint32       `json:"metric"`
+	Gateway     netip.Addr   `json:"gateway,omitzero"`
+	GatewayLeft *Lifetime    `json:"gateway_lifetime,omitempty"`
+	Client      Client6      `json:"client"`
+	Delegations []Delegation `json:"delegations"`
+	DNS         []netip.Addr `json:"dns,omitempty"`
+	Search      []string     `json:"search,omitempty"`
+	Config      string       `json:"config"`
+}
+
+// Client6 is the DHCPv6 client of an uplink.
+type Client6 struct {
+	State    string     `json:"state"` // of the state machine, in words
+	Since    *time.Time `json:"since,omitempty"`
+	Failure  string     `json:"failure,omitempty"`   // why the last exchange failed; may hold text of the server
+	ServerID string     `json:"server_id,omitempty"` // DUID
+	IAID     uint32     `json:"iaid,omitempty"`
+	Received *time.Time `json:"received,omitempty"` // when the lease was last granted or extended
+	Cause    string     `json:"cause,omitempty"`    // what changed the lease last
+	Renew    *Lifetime  `json:"renew,omitempty"`    // T1
+	Rebind   *Lifetime  `json:"rebind,omitempty"`   // T2
+}
+
+// Delegation is one prefix on an uplink.
+type Delegation struct {
+	Prefix    netip.Prefix `json:"prefix"`
+	State     string       `json:"state"` // preferred, deprecated
+	Preferred Lifetime     `json:"preferred"`
+	Valid     Lifetime     `json:"valid"`
+}
+
+// Downstream is a use of delegations.
+type Downstream struct {
+	Name      string       `json:"name"`
+	Interface string       `json:"interface"`
+	Kind      string       `json:"kind"`
+	LinkUp    bool         `json:"link_up"` // administratively
+	Subnets   []Subnet     `json:"subnets"`
+	Announced Announcement `json:"announced"`
+	Config    string       `json:"config"`
+}
+
+// Subnet is what one downstream gets of one delegation.
+type Subnet struct {
+	Downstream string       `json:"downstream"`
+	Interface  string       `json:"interface"`
+	Uplink     string       `json:"uplink"`
+	Delegation netip.Prefix `json:"delegation"`
+	ID         uint64       `json:"id"`
+	Prefix     netip.Prefix `json:"prefix"`
+	Address    netip.Prefix `json:"address"`
+	State      string       `json:"state"`
+	Preferred  Lifetime     `json:"preferred"`
+	Valid      Lifetime     `json:"valid"`
+}
+
+// Announcement is what router advertisements on a downstream say.
+type Announcement struct {
+	Send     bool              `json:"send"`
+	Router   bool              `json:"router"`
+	Lifetime uint32            `json:"router_lifetime"` // seconds; 0 unless Router
+	Prefixes []AnnouncedPrefix `json:"prefixes"`        // in use
+	Stale    []netip.Prefix    `json:"stale"`           // hosts are told to stop using them
+	DNS      []netip.Addr      `json:"dns,omitempty"`
+	Search   []string          `json:"search,omitempty"`
+	MTU      uint32            `json:"mtu,omitempty"`
+}
+
+// AnnouncedPrefix is a Prefix Information option with the seconds that it would carry now.
+type AnnouncedPrefix struct {
+	Prefix    netip.Prefix `json:"prefix"`
+	Preferred uint32       `json:"preferred"`
+	Valid     uint32       `json:"valid"`
+}
+
+// Problem is something that needs attention.
+type Problem struct {
+	Path    string `json:"path"`
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	Advice  string `json:"advice,omitempty"` // what to do, where the message does not say it
+}
+
+// HookStatus is how a hook or action fares.
+type HookStatus struct {
+	Name     string     `json:"name"`
+	OK       bool       `json:"ok"`                  // the last run succeeded, or there was none yet
+	Runs     uint64     `json:"runs"`                // since the start of the daemon
+	Failures uint64     `json:"failures"`            // of these
+	Waiting  int        `json:"waiting"`             // events that it has not been told yet
+	LastRun  *time.Time `json:"last_run,omitempty"`  // end of the last run
+	Error    string     `json:"error,omitempty"`     // of the last run
+	NextTry  *time.Time `json:"next_try,omitempty"`  // after a failure
+	LastText string     `json:"last_text,omitempty"` // the end of what the last run printed
+}
+
+// Counters count since the start of the daemon.
+type Counters struct {
+	Reconciles   uint64  `json:"reconciles"`
+	KernelWrites uint64  `json:"kernel_writes"`
+	KernelErrors uint64  `json:"kernel_errors"`
+	Events       uint64  `json:"events"`
+	LastSeconds  float64 `json:"last_reconcile_seconds"`
+}
