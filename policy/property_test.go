@@ -6,12 +6,12 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
 	"uplinkd/internal/config"
 	"uplinkd/internal/kernel"
+	"uplinkd/internal/kernel/fake"
 	"uplinkd/internal/lifetime"
 )
 
@@ -75,8 +75,6 @@ func anyWorld(t *rapid.T, cfg *config.Config, nested bool) World {
 	}
 	return w
 }
-
-func nowEpoch() time.Time { return epoch }
 
 // silent lets configOf be used where only a rapid.T is at hand.
 type silent struct{ testing.TB }
@@ -156,22 +154,22 @@ func TestDiffKeepsPromises(t *testing.T) {
 		}
 		plan := kernel.Diff(have, want, epoch)
 		for n := range len(plan.Ops) + 1 {
-			fake := &kernel.Fake{State: clone(have), Now: nowEpoch}
+			kern := &fake.Kernel{State: clone(have)}
 			step := kernel.Plan{Now: epoch, Ops: plan.Ops[:n]}
-			if r := fake.Apply(context.Background(), step); len(r.Failed) > 0 {
+			if r := kern.Apply(context.Background(), step); len(r.Failed) > 0 {
 				t.Fatalf("the plan fails by itself: %v", r.Failed)
 			}
-			if bad := promise1(fake.State, before, after); bad != "" {
+			if bad := promise1(kern.State, before, after); bad != "" {
 				t.Fatalf("promise 1 broken after %d operations: %s\n%s", n, bad, plan.Text())
 			}
-			if bad := promise2(fake.State, have, want); bad != "" {
+			if bad := promise2(kern.State, have, want); bad != "" {
 				t.Fatalf("promise 2 broken after %d operations: %s\n%s", n, bad, plan.Text())
 			}
-			fake.State.Sysctls = slices.DeleteFunc(fake.State.Sysctls, func(s kernel.Sysctl) bool { // restoring them is the engine's
+			kern.State.Sysctls = slices.DeleteFunc(kern.State.Sysctls, func(s kernel.Sysctl) bool { // restoring them is the engine's
 				return !slices.ContainsFunc(want.Sysctls, func(w kernel.Sysctl) bool { return w.Name == s.Name })
 			})
-			if n == len(plan.Ops) && fake.State.Text(epoch) != want.Text(epoch) {
-				t.Fatalf("the plan leads to\n%sinstead of\n%s", fake.State.Text(epoch), want.Text(epoch))
+			if n == len(plan.Ops) && kern.State.Text(epoch) != want.Text(epoch) {
+				t.Fatalf("the plan leads to\n%sinstead of\n%s", kern.State.Text(epoch), want.Text(epoch))
 			}
 		}
 	})

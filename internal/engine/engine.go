@@ -43,11 +43,12 @@ type Options struct {
 	Version string
 	Damaged error // what errors.Is finds in a ReadJSON error when the file was set aside as damaged
 
-	NoOwnerMark bool // addresses carry no IFA_PROTO on this kernel (before 5.18): the ledger is their owner mark
+	NoOwnerMark bool          // addresses carry no IFA_PROTO on this kernel (before 5.18): the ledger is their owner mark
+	Tick        time.Duration // longest time between two calls of Alive; 0: only after steps
 
 	Links    func([]kernel.Link)                            // links changed
 	Announce func(downstream string, a policy.Announcement) // what router advertisements say now
-	Events   func(events []policy.Event, site policy.Site)  // after the kernel has followed and the ledger is on disk
+	Events   func(items []Item, site policy.Site)           // after the kernel has followed and the ledger is on disk
 	Ready    func()                                         // once: after the first successful reconcile
 	Alive    func()                                         // after every iteration that did not fail in reading the kernel
 	Status   func(line string)                              // one line for systemd, when it changed
@@ -78,6 +79,7 @@ type Engine struct {
 	retryAt   time.Time
 	resyncAt  time.Time
 	ready     bool
+	readable  bool // the last step could read the kernel
 	status    string
 	gen       uint64
 	pending   []publication // waiting for the writer
@@ -117,7 +119,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		timer.Reset(time.Until(e.next()))
+		due := e.next()
+		wake := due
+		if tick := time.Now().Add(e.opt.Tick); e.opt.Tick > 0 && tick.Before(due) {
+			wake = tick
+		}
+		timer.Reset(time.Until(wake))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -136,6 +143,10 @@ func (e *Engine) Run(ctx context.Context) error {
 		case gen := <-e.written:
 			e.published(gen)
 		case <-timer.C:
+			if time.Now().Before(due) {
+				e.alive()
+				continue
+			}
 			if !time.Now().Before(e.resyncAt) {
 				e.refreshLinks(ctx)
 			}
@@ -179,6 +190,12 @@ func (e *Engine) next() time.Time {
 // resync returns a moment 30 to 60 s away: jittered, so that several programs on one machine do not dump in step.
 func resync(now time.Time) time.Time {
 	return now.Add(30*time.Second + time.Duration(rand.Int64N(int64(30*time.Second))))
+}
+
+func (e *Engine) alive() {
+	if e.opt.Alive != nil && e.readable {
+		e.opt.Alive()
+	}
 }
 
 // adopt takes next hops that are in the kernel from the last run as facts for a minute: a restart must not interrupt

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"uplinkd/internal/kernel"
+	"uplinkd/internal/kernel/fake"
 	"uplinkd/internal/lifetime"
 	"uplinkd/pd"
 	"uplinkd/policy"
@@ -74,29 +75,29 @@ var bound = places[1]
 
 func TestRestartWritesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake, store := &kernel.Fake{Link: fakeLinks()}, newMemory()
-		e, stop := startStoppable(t, fake, store, parse(t, bound.config))
-		walker{t, e, fake, fake.SetLink}.visit(bound)
+		kern, store := &fake.Kernel{Link: fakeLinks()}, newMemory()
+		e, stop := startStoppable(t, kern, store, parse(t, bound.config))
+		walker{t, e, kern, kern.SetLink}.visit(bound)
 		synctest.Wait()
 		stop()
-		before := fake.Writes
+		before := kern.Writes
 		if before == 0 {
 			t.Fatal("nothing was written at all")
 		}
 		events := 0
-		e = start(t, fake, store, parse(t, bound.config), func(o *Options) {
+		e = start(t, kern, store, parse(t, bound.config), func(o *Options) {
 			o.Leases = store.leases
-			o.Events = func(evs []policy.Event, _ policy.Site) { events += len(evs) }
+			o.Events = func(evs []Item, _ policy.Site) { events += len(evs) }
 		})
 		synctest.Wait()
-		if n := fake.Writes - before; n != 0 {
-			t.Errorf("the restart wrote %d times before any uplink reported: %v", n, fake.Log[len(fake.Log)-n:])
+		if n := kern.Writes - before; n != 0 {
+			t.Errorf("the restart wrote %d times before any uplink reported: %v", n, kern.Log[len(kern.Log)-n:])
 		}
-		walker{t, e, fake, fake.SetLink}.visit(bound)
+		walker{t, e, kern, kern.SetLink}.visit(bound)
 		synctest.Wait()
 		time.Sleep(10 * time.Minute) // resyncs
-		if n := fake.Writes - before; n != 0 {
-			t.Errorf("after the restart it wrote %d times: %v", n, fake.Log[len(fake.Log)-n:])
+		if n := kern.Writes - before; n != 0 {
+			t.Errorf("after the restart it wrote %d times: %v", n, kern.Log[len(kern.Log)-n:])
 		}
 		if events != 0 {
 			t.Errorf("%d events although nothing changed", events)
@@ -111,17 +112,17 @@ func TestKillAnywhere(t *testing.T) {
 		from, to := places[rnd.IntN(len(places))], places[rnd.IntN(len(places))]
 		n := rnd.IntN(25)
 		synctest.Test(t, func(t *testing.T) {
-			fake, store := &kernel.Fake{Link: fakeLinks()}, newMemory()
-			e, stop := startStoppable(t, fake, store, parse(t, from.config))
-			w := walker{t, e, fake, fake.SetLink}
+			kern, store := &fake.Kernel{Link: fakeLinks()}, newMemory()
+			e, stop := startStoppable(t, kern, store, parse(t, from.config))
+			w := walker{t, e, kern, kern.SetLink}
 			w.visit(from)
-			dead := fake.Writes + n
-			fake.Die = func(w int) bool { return w >= dead }
+			dead := kern.Writes + n
+			kern.Die = func(w int) bool { return w >= dead }
 			w.visit(to)
 			stop()
-			fake.Die = nil
-			e = start(t, fake, store, parse(t, to.config), func(o *Options) { o.Leases = store.leases })
-			golden(t, "walk-"+to.name, walker{t, e, fake, fake.SetLink}.visit(to))
+			kern.Die = nil
+			e = start(t, kern, store, parse(t, to.config), func(o *Options) { o.Leases = store.leases })
+			golden(t, "walk-"+to.name, walker{t, e, kern, kern.SetLink}.visit(to))
 			if t.Failed() {
 				t.Fatalf("from %s to %s, killed after %d writes", from.name, to.name, n)
 			}
@@ -131,15 +132,15 @@ func TestKillAnywhere(t *testing.T) {
 
 func TestNothingIsPrunedBeforeUplinksReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake, store := &kernel.Fake{Link: fakeLinks()}, newMemory()
-		e, stop := startStoppable(t, fake, store, parse(t, bound.config))
-		walker{t, e, fake, fake.SetLink}.visit(bound)
+		kern, store := &fake.Kernel{Link: fakeLinks()}, newMemory()
+		e, stop := startStoppable(t, kern, store, parse(t, bound.config))
+		walker{t, e, kern, kern.SetLink}.visit(bound)
 		synctest.Wait()
 		stop()
-		held := fake.State.Text(time.Now())
-		e = start(t, fake, newMemory(), parse(t, bound.config)) // the state directory is lost
+		held := kern.State.Text(time.Now())
+		e = start(t, kern, newMemory(), parse(t, bound.config)) // the state directory is lost
 		time.Sleep(time.Hour)
-		if got := fake.State.Text(time.Now()); got != held {
+		if got := kern.State.Text(time.Now()); got != held {
 			t.Errorf("rows went before the uplink reported:\n%s", got)
 		}
 		if n := len(e.Snapshot().Waiting); n == 0 {
@@ -147,7 +148,7 @@ func TestNothingIsPrunedBeforeUplinksReport(t *testing.T) {
 		}
 		e.Client("fiber", ClientStatus{State: "soliciting", Reported: true, Failure: "no answer"}, false)
 		time.Sleep(2 * time.Minute) // also past the adoption of the next hop
-		if got := fake.State; len(got.Addresses) != 0 {
+		if got := kern.State; len(got.Addresses) != 0 {
 			t.Errorf("addresses stay although the uplink has nothing:\n%s", got.Text(time.Now()))
 		}
 	})
@@ -155,18 +156,18 @@ func TestNothingIsPrunedBeforeUplinksReport(t *testing.T) {
 
 func TestTwoProgramsDoNotFightAtFullSpeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake := &kernel.Fake{Link: fakeLinks()}
-		e := start(t, fake, newMemory(), parse(t, bound.config))
-		walker{t, e, fake, fake.SetLink}.visit(bound)
+		kern := &fake.Kernel{Link: fakeLinks()}
+		e := start(t, kern, newMemory(), parse(t, bound.config))
+		walker{t, e, kern, kern.SetLink}.visit(bound)
 		synctest.Wait()
-		before := fake.Writes
+		before := kern.Writes
 		const minutes = 10
 		for range minutes * 60 * 10 { // somebody deletes the address ten times a second
-			fake.Drop("2001:db8:1100::1/64")
+			kern.Drop("2001:db8:1100::1/64")
 			e.Hint()
 			time.Sleep(100 * time.Millisecond)
 		}
-		n := fake.Writes - before
+		n := kern.Writes - before
 		if most := 10 + minutes*60/5 + 1; n > most || n < minutes*60/5 {
 			t.Errorf("%d repairs in %d minutes, want about one in 5 s and no more than %d", n, minutes, most)
 		}
@@ -174,7 +175,7 @@ func TestTwoProgramsDoNotFightAtFullSpeed(t *testing.T) {
 			t.Errorf("no problem says so: %v", e.Snapshot().Problems)
 		}
 		time.Sleep(5 * time.Minute)
-		if !strings.Contains(fake.State.Text(time.Now()), "2001:db8:1100::1/64") {
+		if !strings.Contains(kern.State.Text(time.Now()), "2001:db8:1100::1/64") {
 			t.Error("the address is not back after the fight")
 		}
 	})
@@ -182,19 +183,19 @@ func TestTwoProgramsDoNotFightAtFullSpeed(t *testing.T) {
 
 func TestForeignObjectInTheWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake := &kernel.Fake{Link: fakeLinks(), Foreign: kernel.State{Addresses: []kernel.Address{
+		kern := &fake.Kernel{Link: fakeLinks(), Foreign: kernel.State{Addresses: []kernel.Address{
 			{Dev: "lan0", Prefix: netip.MustParsePrefix("2001:db8:1100::1/64")}}}}
 		var events []string
 		announced := map[string]policy.Announcement{}
-		e := start(t, fake, newMemory(), parse(t, bound.config), func(o *Options) {
-			o.Events = func(evs []policy.Event, _ policy.Site) {
+		e := start(t, kern, newMemory(), parse(t, bound.config), func(o *Options) {
+			o.Events = func(evs []Item, _ policy.Site) {
 				for _, ev := range evs {
-					events = append(events, ev.Kind)
+					events = append(events, ev.Event.Kind)
 				}
 			}
 			o.Announce = func(d string, a policy.Announcement) { announced[d] = a }
 		})
-		walker{t, e, fake, fake.SetLink}.visit(bound)
+		walker{t, e, kern, kern.SetLink}.visit(bound)
 		synctest.Wait()
 		if !slices.ContainsFunc(e.Snapshot().Problems, func(p policy.Problem) bool {
 			return p.Code == "apply-failed" && p.Path == "downstream.lan" && strings.Contains(p.Message, "ip address add 2001:db8:1100::1/64 dev lan0")
@@ -204,7 +205,7 @@ func TestForeignObjectInTheWay(t *testing.T) {
 		if !slices.Equal(events, []string{policy.UplinkUp}) || len(announced["lan"].Prefixes) != 0 {
 			t.Errorf("what has not come about was reported: events %v, announced %v", events, announced)
 		}
-		fake.Foreign = kernel.State{} // the user removes it
+		kern.Foreign = kernel.State{} // the user removes it
 		time.Sleep(2 * time.Minute)
 		if !slices.Contains(events, policy.PrefixNew) || len(announced["lan"].Prefixes) != 1 {
 			t.Errorf("after the obstacle went: events %v, announced %v", events, announced)
@@ -215,15 +216,15 @@ func TestForeignObjectInTheWay(t *testing.T) {
 // What hosts are told must be on disk first: after a crash it is announced as stale (RFC 9096 §3.5).
 func TestLedgerIsOnDiskBeforeTheAnnouncement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake, store := &kernel.Fake{Link: fakeLinks()}, newMemory()
-		e := start(t, fake, store, parse(t, bound.config), func(o *Options) {
+		kern, store := &fake.Kernel{Link: fakeLinks()}, newMemory()
+		e := start(t, kern, store, parse(t, bound.config), func(o *Options) {
 			o.Announce = func(d string, a policy.Announcement) {
 				if len(a.Prefixes) > 0 {
 					store.note("announce")
 				}
 			}
 		})
-		walker{t, e, fake, fake.SetLink}.visit(bound)
+		walker{t, e, kern, kern.SetLink}.visit(bound)
 		synctest.Wait()
 		ledger, announce := slices.Index(store.log, "write ledger"), slices.Index(store.log, "announce")
 		if ledger < 0 || announce < ledger {
@@ -238,22 +239,22 @@ func TestLedgerIsOnDiskBeforeTheAnnouncement(t *testing.T) {
 
 func TestLeaseRunsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake := &kernel.Fake{Link: fakeLinks()}
+		kern := &fake.Kernel{Link: fakeLinks()}
 		var events []string
-		e := start(t, fake, newMemory(), parse(t, bound.config), func(o *Options) {
-			o.Events = func(evs []policy.Event, _ policy.Site) {
+		e := start(t, kern, newMemory(), parse(t, bound.config), func(o *Options) {
+			o.Events = func(evs []Item, _ policy.Site) {
 				for _, ev := range evs {
-					events = append(events, ev.Kind)
+					events = append(events, ev.Event.Kind)
 				}
 			}
 		})
-		w := walker{t, e, fake, fake.SetLink}
+		w := walker{t, e, kern, kern.SetLink}
 		w.visit(bound)
 		l := pd.Lease{Prefixes: []pd.LeasedPrefix{{Prefix: netip.MustParsePrefix("2001:db8:1100::/56"),
 			PreferredUntil: lifetime.After(time.Now(), 20), ValidUntil: lifetime.After(time.Now(), 30)}}}
 		e.Client("fiber", ClientStatus{State: "bound", Reported: true, Lease: l}, true)
 		time.Sleep(21 * time.Second)
-		if a := fake.State.Addresses; len(a) != 1 || a[0].PreferredUntil.Seconds(time.Now()) != 0 {
+		if a := kern.State.Addresses; len(a) != 1 || a[0].PreferredUntil.Seconds(time.Now()) != 0 {
 			t.Errorf("after the preferred lifetime: %+v", a)
 		}
 		time.Sleep(10 * time.Second)
@@ -270,21 +271,21 @@ func TestLeaseRunsOut(t *testing.T) {
 func TestAnotherBootReportsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newMemory()
-		var fake *kernel.Fake
+		var kern *fake.Kernel
 		for i, boot := range []string{"a", "a", "b"} {
 			events := 0
 			if i != 1 {
-				fake = &kernel.Fake{Link: fakeLinks()}
+				kern = &fake.Kernel{Link: fakeLinks()}
 			}
-			e, stop := startStoppable(t, fake, store, parse(t, bound.config), func(o *Options) {
+			e, stop := startStoppable(t, kern, store, parse(t, bound.config), func(o *Options) {
 				o.BootID, o.Leases = boot, store.leases
-				o.Events = func(evs []policy.Event, _ policy.Site) { events += len(evs) }
+				o.Events = func(evs []Item, _ policy.Site) { events += len(evs) }
 			})
 			synctest.Wait()
 			if early := len(e.Snapshot().Site.Uplinks[0].Delegations); (i == 1) != (early == 1) {
 				t.Errorf("run %d uses %d delegations before the server's word", i, early)
 			}
-			walker{t, e, fake, fake.SetLink}.visit(bound)
+			walker{t, e, kern, kern.SetLink}.visit(bound)
 			synctest.Wait()
 			stop()
 			if want := []int{2, 0, 2}[i]; events != want {
@@ -296,13 +297,13 @@ func TestAnotherBootReportsAgain(t *testing.T) {
 
 func TestDiskFullIsAProblemNotAnEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake, store := &kernel.Fake{Link: fakeLinks()}, newMemory()
+		kern, store := &fake.Kernel{Link: fakeLinks()}, newMemory()
 		store.fail = errors.New("no space left on device")
 		events := 0
-		e := start(t, fake, store, parse(t, bound.config), func(o *Options) {
-			o.Events = func(evs []policy.Event, _ policy.Site) { events += len(evs) }
+		e := start(t, kern, store, parse(t, bound.config), func(o *Options) {
+			o.Events = func(evs []Item, _ policy.Site) { events += len(evs) }
 		})
-		w := walker{t, e, fake, fake.SetLink}
+		w := walker{t, e, kern, kern.SetLink}
 		golden(t, "walk-bound", w.visit(bound))
 		synctest.Wait()
 		w.visit(bound)

@@ -66,14 +66,17 @@ func (e *Engine) tell(p publication) {
 	if len(p.events) == 0 {
 		return
 	}
+	items := make([]Item, 0, len(p.events))
 	for _, ev := range p.events {
 		e.counters.Events++
-		item := Item{Seq: e.counters.Events, Time: p.site.Now, Event: ev}
-		e.opt.Log.Info(item.Text())
-		e.watch.send(item)
+		items = append(items, Item{Seq: e.counters.Events, Time: p.site.Now, Event: ev})
+	}
+	for _, i := range items {
+		e.opt.Log.Info(i.Text())
+		e.watch.send(i)
 	}
 	if e.opt.Events != nil {
-		e.opt.Events(p.events, p.site)
+		e.opt.Events(items, p.site)
 	}
 }
 

@@ -26,6 +26,7 @@ func (e *Engine) step(ctx context.Context) {
 	site, problems, ledger := policy.Plan(e.cfg, e.world, e.ledger)
 	want := e.restoring(policy.Compile(site))
 	have, err := e.opt.Kernel.Read(ctx, e.scope(want))
+	e.readable = err == nil
 	if err != nil {
 		e.opt.Log.Error("read the kernel", "err", err)
 		e.retry(true)
@@ -51,9 +52,7 @@ func (e *Engine) step(ctx context.Context) {
 			e.opt.Ready()
 		}
 	}
-	if e.opt.Alive != nil {
-		e.opt.Alive()
-	}
+	e.alive()
 	e.tellStatus(site)
 }
 

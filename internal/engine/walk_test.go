@@ -15,6 +15,7 @@ import (
 
 	"uplinkd/internal/config"
 	"uplinkd/internal/kernel"
+	"uplinkd/internal/kernel/fake"
 	"uplinkd/internal/lifetime"
 	"uplinkd/pd"
 	"uplinkd/policy"
@@ -185,9 +186,9 @@ func parse(t testing.TB, text string) *config.Config {
 // TestWalkFake walks on the fake kernel, among foreign objects; the same walk on the real one is in walk_netns_test.go.
 func TestWalkFake(t *testing.T) {
 	foreign := kernel.State{Routes: []kernel.Route{{Table: 254, Dst: netip.MustParsePrefix("2001:db8:9::/48"), Metric: 5, Type: kernel.Unicast, Dev: "lan0"}}}
-	fake := &kernel.Fake{Foreign: foreign, Link: fakeLinks()}
-	e := start(t, fake, newMemory(), parse(t, fiber+lan))
-	w := walker{t, e, fake, fake.SetLink}
+	kern := &fake.Kernel{Foreign: foreign, Link: fakeLinks()}
+	e := start(t, kern, newMemory(), parse(t, fiber+lan))
+	w := walker{t, e, kern, kern.SetLink}
 	w.walk(100)
 }
 

@@ -132,8 +132,16 @@ type OpError struct {
 	Err error
 }
 
-func (e OpError) Error() string { return e.Op.Text(time.Now()) + ": " + e.Err.Error() }
+func (e OpError) Error() string { return e.Op.Object() + ": " + e.Err.Error() }
 func (e OpError) Unwrap() error { return e.Err }
+
+// Object is the operation without what changes with time: lifetimes.
+func (o Op) Object() string {
+	if a, ok := o.Row.(Address); ok {
+		return "ip address " + o.verb() + " " + a.Prefix.String() + " dev " + a.Dev
+	}
+	return o.Text(time.Time{})
+}
 
 // Report is what came of a plan: what was done, what failed. Operations are independent as far as the kernel lets
 // them be: after a failure the applier goes on, except that nothing is withdrawn once an addition has failed (make

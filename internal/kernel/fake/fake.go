@@ -1,0 +1,138 @@
+// Package fake is a kernel for tests: it keeps rows as values and follows the kernel's rules of identity. It is no
+// simulation of routing, and nothing but tests imports it.
+package fake
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"uplinkd/internal/kernel"
+)
+
+// Kernel holds the rows. What stands in Foreign is never shown by Read and makes an Add of the same identity fail, as in
+// the real one. It is safe for concurrent use, its fields are not.
+type Kernel struct {
+	mu      sync.Mutex
+	State   kernel.State
+	Foreign kernel.State
+	Link    []kernel.Link
+	Die     func(n int) bool // true: from the n-th operation on nothing is carried out any more (SIGKILL)
+	Writes  int
+	Log     []kernel.Op
+}
+
+// ErrExists is what adding an object of an existing identity gives.
+var ErrExists = errors.New("exists already and belongs to somebody else")
+
+// Read returns the owned rows, and of the sysctls those in scope.
+func (f *Kernel) Read(_ context.Context, s kernel.Scope) (kernel.State, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := kernel.State{Routes: slices.Clone(f.State.Routes), Rules: slices.Clone(f.State.Rules)}
+	for _, a := range f.State.Addresses {
+		if !a.ValidUntil.Over(time.Now()) {
+			out.Addresses = append(out.Addresses, a)
+		}
+	}
+	for _, name := range s.Sysctls {
+		value := "0"
+		for _, v := range f.State.Sysctls {
+			if v.Name == name {
+				value = v.Value
+			}
+		}
+		out.Sysctls = append(out.Sysctls, kernel.Sysctl{Name: name, Value: value})
+	}
+	return out.Normalize(), nil
+}
+
+// Links returns the links.
+func (f *Kernel) Links(context.Context) ([]kernel.Link, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.Link), nil
+}
+
+// Apply carries out p.
+func (f *Kernel) Apply(_ context.Context, p kernel.Plan) (r kernel.Report) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, op := range p.Ops {
+		if f.Die != nil && f.Die(f.Writes) {
+			return r
+		}
+		if op.Verb == kernel.Delete && len(r.Failed) > 0 {
+			r.Skipped = append(r.Skipped, op)
+			continue
+		}
+		f.Writes++
+		r.Writes++
+		if err := f.do(op); err != nil {
+			r.Failed = append(r.Failed, kernel.OpError{Op: op, Err: err})
+			continue
+		}
+		f.Log = append(f.Log, op)
+		r.Done = append(r.Done, op)
+	}
+	return r
+}
+
+func (f *Kernel) do(op kernel.Op) (err error) {
+	switch row := op.Row.(type) {
+	case kernel.Sysctl:
+		op.Verb = kernel.Replace
+		f.State.Sysctls, err = put(f.State.Sysctls, nil, op, row)
+	case kernel.Route:
+		f.State.Routes, err = put(f.State.Routes, f.Foreign.Routes, op, row)
+	case kernel.Rule:
+		f.State.Rules, err = put(f.State.Rules, f.Foreign.Rules, op, row)
+	case kernel.Address:
+		f.State.Addresses, err = put(f.State.Addresses, f.Foreign.Addresses, op, row)
+	}
+	return err
+}
+
+func put[R interface{ Compare(R) int }](rows, foreign []R, op kernel.Op, r R) ([]R, error) {
+	i, found := slices.BinarySearchFunc(rows, r, R.Compare)
+	switch {
+	case op.Verb == kernel.Delete:
+		if found {
+			rows = slices.Delete(rows, i, i+1)
+		}
+	case found && op.Verb == kernel.Add:
+		return rows, ErrExists
+	case found:
+		rows[i] = r
+	case slices.ContainsFunc(foreign, func(x R) bool { return x.Compare(r) == 0 }):
+		return rows, ErrExists
+	default:
+		rows = slices.Insert(rows, i, r)
+	}
+	return rows, nil
+}
+
+// SetLink sets a link administratively up or down with the kernel's consequences: down takes IPv6 addresses and routes
+// on it away, rules stay.
+func (f *Kernel) SetLink(name string, up bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.Link {
+		if f.Link[i].Name == name {
+			f.Link[i].Up, f.Link[i].Carrier = up, up
+		}
+	}
+	if !up {
+		f.State.Addresses = slices.DeleteFunc(f.State.Addresses, func(a kernel.Address) bool { return a.Dev == name })
+		f.State.Routes = slices.DeleteFunc(f.State.Routes, func(r kernel.Route) bool { return r.Dev == name })
+	}
+}
+
+// Drop takes an address away, as another program would.
+func (f *Kernel) Drop(prefix string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.State.Addresses = slices.DeleteFunc(f.State.Addresses, func(a kernel.Address) bool { return a.Prefix.String() == prefix })
+}
