@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"uplinkd/hooks"
+	"uplinkd/internal/config"
+	"uplinkd/internal/ctl"
+	"uplinkd/internal/engine"
+	"uplinkd/internal/kernel"
+	"uplinkd/internal/kernel/rtnl"
+	"uplinkd/pd"
+	"uplinkd/pd/store"
+	"uplinkd/policy"
+)
+
+// daemon is `uplinkd run`: everything wired together.
+type daemon struct {
+	load   func() (*config.Config, error) // reads the config again
+	log    *slog.Logger
+	system *supervisor
+
+	reloading sync.Mutex // one reload at a time
+	cfg       *config.Config
+	engine    *engine.Engine
+	tasks     *tasks
+	hooks     *hooks.Runner
+}
+
+// run is the life of the daemon. It returns nil after a stop that was asked for.
+func (d *daemon) run(ctx context.Context) error {
+	cfg, err := d.load()
+	if err != nil {
+		return err
+	}
+	d.cfg = cfg
+	state, err := store.Open(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	kern, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer kern.Close()
+	duid, err := state.DUID(func() pd.DUID { return newDUID(cfg) })
+	if duid == "" {
+		return err
+	}
+	if err != nil {
+		d.log.Error("the DHCP identity is a new one; providers may delegate other prefixes", "err", err)
+	}
+	socket, err := ctl.Listen(filepath.Join(cfg.RunDir, "control.sock"))
+	if err != nil {
+		return err
+	}
+	d.hooks = hooks.New(cfg.Hooks, d.log)
+	d.engine = engine.New(d.options(kern, state))
+	taskCtx, stopTasks := context.WithCancel(context.Background())
+	defer stopTasks()
+	d.tasks = newTasks(taskCtx, d.log, state, duid, d.engine)
+	server := ctl.Server{Source: d.engine, Log: d.log, Version: versionText(), Actions: ctl.Actions{Renew: d.renew, Release: d.release,
+		Reload: d.reload, Hooks: d.hookStatus}}
+
+	// The engine outlives its informants, so that an expected last word (Release) still reaches the kernel.
+	engineCtx, stopEngine := context.WithCancel(context.Background())
+	defer stopEngine()
+	var group errgroup.Group
+	group.Go(func() error { defer stopTasks(); return d.engine.Run(engineCtx) })
+	group.Go(func() error { return kern.Watch(engineCtx, d.engine.Hint) })
+	group.Go(func() error { return d.hooks.Run(engineCtx) })
+	group.Go(func() error { return server.Serve(engineCtx, socket) })
+	group.Go(func() error { d.signals(engineCtx); return nil })
+	d.tasks.follow(cfg)
+
+	select {
+	case <-ctx.Done():
+	case <-taskCtx.Done(): // the engine ended by itself: its error tells why
+	}
+	d.system.stopping()
+	d.tasks.release(5 * time.Second)
+	d.tasks.stop()
+	stopEngine()
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func (d *daemon) options(kern *rtnl.Kernel, state *store.Dir) engine.Options {
+	leases := map[string]pd.Lease{}
+	for _, u := range d.cfg.Uplinks {
+		if l, err := state.Lease(u.Name); err == nil && len(l.At(time.Now()).Prefixes) > 0 {
+			leases[u.Name] = l.At(time.Now())
+		}
+	}
+	return engine.Options{Config: d.cfg, Kernel: kern, Store: state, Log: d.log, BootID: bootID(), Leases: leases, Version: versionText(),
+		Damaged: store.ErrCorrupt, NoOwnerMark: !kern.Caps().IFAProto, Tick: d.system.tick(),
+		Links:    func(ls []kernel.Link) { d.tasks.setLinks(ls) },
+		Announce: func(name string, a policy.Announcement) { d.tasks.announce(name, a) },
+		Events:   d.tellHooks, Ready: d.system.ready, Alive: d.system.alive, Status: d.system.status}
+}
+
+// bootID tells one boot from the next: kernel rows do not outlive it. In a container it is the network namespace that
+// is made anew.
+func bootID() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	ns, _ := os.Readlink("/proc/self/ns/net")
+	return strings.TrimSpace(string(id)) + " " + ns
+}
+
+func (d *daemon) tellHooks(items []engine.Item, site policy.Site) {
+	out := make([]hooks.Item, len(items))
+	for i, it := range items {
+		out[i] = hooks.Item{Seq: it.Seq, At: it.Time, Event: it.Event, Site: site}
+	}
+	d.hooks.Submit(out)
+}
+
+func (d *daemon) hookStatus() (out []ctl.HookStatus) {
+	for _, h := range d.hooks.Status() {
+		s := ctl.HookStatus{Name: h.Name, OK: h.LastError == "", Runs: h.Calls, Failures: h.Failures, Waiting: h.Queued, Error: h.LastError,
+			LastText: h.LastLine}
+		if !h.LastStart.IsZero() {
+			s.LastRun = new(h.LastStart.Add(h.LastTime))
+		}
+		if !h.NextRetry.IsZero() {
+			s.NextTry = &h.NextRetry
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// signals reloads on SIGHUP until ctx ends.
+func (d *daemon) signals(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-hup:
+			if err := d.reload(ctx); err != nil {
+				d.log.Error("reload: the old config stays in force", "err", err)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// reload reads the config and brings everything to it. With a bad config nothing changes.
+func (d *daemon) reload(ctx context.Context) error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	d.system.reloading()
+	defer d.system.ready()
+	cfg, err := d.load()
+	if err != nil {
+		return err
+	}
+	if cfg.StateDir != d.cfg.StateDir || cfg.RunDir != d.cfg.RunDir {
+		return fmt.Errorf("state_dir and run_dir cannot change while uplinkd runs: restart it")
+	}
+	d.cfg = cfg
+	d.hooks.Reload(cfg.Hooks)
+	if err := d.engine.Reload(ctx, cfg); err != nil {
+		return err
+	}
+	d.tasks.follow(cfg)
+	d.log.Info("config reloaded", "uplinks", len(cfg.Uplinks), "downstreams", len(cfg.Downstreams))
+	return nil
+}
+
+func (d *daemon) renew(uplink string) error {
+	found := d.tasks.clients(uplink)
+	for _, c := range found {
+		c.Renew()
+	}
+	return d.unknown(uplink, len(found))
+}
+
+func (d *daemon) release(ctx context.Context, uplink string) error {
+	found := d.tasks.clients(uplink)
+	var errs []error
+	for _, c := range found {
+		errs = append(errs, c.Release(ctx))
+	}
+	return errors.Join(append(errs, d.unknown(uplink, len(found)))...)
+}
+
+// unknown is the error for an uplink that does not exist.
+func (d *daemon) unknown(uplink string, found int) error {
+	if found > 0 {
+		return nil
+	}
+	var names []string
+	for _, u := range d.engine.Snapshot().Site.Uplinks {
+		names = append(names, u.Name)
+	}
+	slices.Sort(names)
+	return fmt.Errorf("no uplink %q; there is: %s", uplink, strings.Join(names, ", "))
+}
