@@ -71,6 +71,12 @@ func TestWalkKernel(t *testing.T) {
 	for _, p := range planted {
 		run(t, p)
 	}
+	t.Cleanup(func() { // for -count
+		for _, line := range []string{"ip -6 rule flush protocol 201", "ip -6 rule del pref 10001", "ip -6 route flush proto static",
+			"nft delete table inet theirs", "ip link del wan0", "ip link del wan1", "ip link del lan0", "ip link del lan1"} {
+			run(t, line)
+		}
+	})
 	k, err := rtnl.Open()
 	if err != nil {
 		t.Fatal(err)
@@ -91,10 +97,10 @@ func TestWalkKernel(t *testing.T) {
 		}
 	}}
 	w.walk(40)
+	w.visit(bound)
 	if after := foreign(t); after != before {
 		t.Errorf("foreign objects before:\n%safter:\n%s", before, after)
 	}
-	w.visit(bound)
 	stop()
 	report, err := Clean(t.Context(), k, store)
 	if err != nil || len(report.Failed) > 0 {
