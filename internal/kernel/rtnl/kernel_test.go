@@ -53,7 +53,7 @@ func TestForeignObjects(t *testing.T) {
 	ip(t, "-6 route add 2001:db8:77::/48 dev v0 table 1001 metric 5 proto static")
 	ip(t, "-6 route add unreachable default table 1002 metric 4294967295 proto static")
 	t.Cleanup(func() { ip(t, "-6 route del unreachable default table 1002 metric 4294967295") }) // see restore
-	ip(t, "-4 address add 198.51.100.254/24 dev v0") // with the last IPv4 address of a device all its routes go
+	ip(t, "-4 address add 198.51.100.254/24 dev v0")                                             // with the last IPv4 address of a device all its routes go
 	ip(t, "-4 route add 198.51.100.0/24 dev v0 table 1001 proto static")
 	ip(t, "-6 rule add pref 1001 from 2001:db8:1::/48 lookup 1001 protocol static")
 	ip(t, "-6 address add 2001:db8:77::1/64 dev v0 noprefixroute nodad")
