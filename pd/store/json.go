@@ -155,6 +155,7 @@ func (d *Dir) writeSynced(name string, b []byte) error {
 	if err != nil {
 		return err
 	}
+	give(d.root, f)
 	_, err = f.Write(b)
 	if err == nil {
 		err = f.Sync()

@@ -101,6 +101,7 @@ func takeLock(root *os.Root) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	give(root, f)
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = ErrLocked
@@ -115,6 +116,19 @@ func takeLock(root *os.Root) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// give makes a file that root has made belong to the owner of the directory: the daemon of the systemd unit has a user of
+// its own, and has to read what `uplinkd clean`, run by root, has written. systemd gives files to that user only when the
+// directory itself is another's. Where it cannot be done (user namespaces, network file systems) the file stays root's.
+func give(root *os.Root, f *os.File) {
+	dir, err := root.Stat(".")
+	if err != nil || os.Geteuid() != 0 {
+		return
+	}
+	if owner, ok := dir.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 {
+		_ = f.Chown(int(owner.Uid), int(owner.Gid))
+	}
 }
 
 // readPID returns 0 for anything but a number: the file may be anybody's.
