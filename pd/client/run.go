@@ -1,0 +1,301 @@
+package client
+
+import (
+	"cmp"
+	crand "crypto/rand"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"uplinkd/internal/kernel"
+	"uplinkd/pd"
+	"uplinkd/pd/wire"
+)
+
+// Waiting times between attempts to open the socket.
+const (
+	minRetry = time.Second
+	maxRetry = 30 * time.Second
+)
+
+const (
+	idle    = time.Hour             // a waiting time that does not matter
+	minTick = 10 * time.Millisecond // between ticks: an error in the machine must not turn into a busy loop
+)
+
+// run is the state of Client.Run; only its goroutine touches it. The machine's link is up while there is a socket.
+type run struct {
+	*Client
+	log      *slog.Logger
+	machine  *pd.Machine
+	link     kernel.Link
+	sock     *listener // nil: closed
+	retryAt  time.Time // when to open the socket again; zero: not wanted
+	retry    time.Duration
+	ticked   time.Time // when tick was last called
+	reportAt time.Time
+	reported bool
+	released bool            // at rest after a Release
+	waiting  []chan struct{} // callers of Release
+	failure  string          // of the latest exchange
+	trouble  string          // with the socket
+	remote   limiter         // for log lines that others on the link can cause
+	sending  limiter         // for log lines about sending
+	last     Update
+}
+
+func newRun(c *Client) *run {
+	// Transaction ids should be unpredictable (RFC 9915 §16.1), hence a cryptographic generator with a random seed.
+	var seed [32]byte
+	crand.Read(seed[:]) // never fails
+	now := time.Now()
+	return &run{
+		Client:   c,
+		log:      c.cfg.Logger.With("uplink", c.cfg.Uplink),
+		machine:  pd.NewMachine(c.cfg.Machine, c.cfg.Saved, now, rand.New(rand.NewChaCha8(seed))),
+		reportAt: now.Add(c.cfg.ReportAfter),
+	}
+}
+
+// wake is when tick has something to do.
+func (r *run) wake() time.Time {
+	at := time.Now().Add(idle)
+	earlier := func(t time.Time) {
+		if t.Before(at) {
+			at = t
+		}
+	}
+	if t, ok := r.machine.Deadline(); ok {
+		earlier(t)
+	}
+	if !r.retryAt.IsZero() {
+		earlier(r.retryAt)
+	}
+	if !r.reported {
+		earlier(r.reportAt)
+	}
+	if soonest := r.ticked.Add(minTick); at.Before(soonest) {
+		return soonest
+	}
+	return at
+}
+
+func (r *run) tick() {
+	now := time.Now()
+	r.ticked = now
+	if !r.reported && !now.Before(r.reportAt) {
+		r.reported = true
+	}
+	if !r.retryAt.IsZero() && !now.Before(r.retryAt) {
+		r.openSocket()
+	}
+	r.step(pd.Input{Kind: pd.InputTimer}, time.Time{})
+}
+
+// usable reports whether a client can work on l: packets need carrier and a source address that has passed DAD.
+func usable(l kernel.Link) bool {
+	return l.Index > 0 && l.Up && l.Carrier && l.LinkLocal.IsValid()
+}
+
+func (r *run) setLink(l kernel.Link) {
+	old := r.link
+	r.link = l
+	switch {
+	case !usable(l):
+		r.shut()
+		r.trouble = ""
+		r.observeChange(time.Time{})
+	case !usable(old), old.Index != l.Index, old.Name != l.Name:
+		r.shut()
+		r.retry = 0
+		r.openSocket()
+	}
+}
+
+// openSocket opens the socket, or sees to it that it is tried again.
+func (r *run) openSocket() {
+	r.retryAt = time.Time{}
+	c, err := r.open(r.link)
+	if err != nil {
+		r.broken(err.Error())
+		return
+	}
+	r.sock = listen(c)
+	r.trouble = ""
+	if r.released {
+		r.observeChange(time.Time{})
+		return
+	}
+	r.step(pd.Input{Kind: pd.InputLinkUp}, time.Time{})
+}
+
+// broken notes what is wrong with the socket and when to open it again.
+func (r *run) broken(trouble string) {
+	if trouble != r.trouble { // not every 30 s again
+		r.log.Warn("DHCPv6 socket failed, trying again", "error", trouble)
+	}
+	r.trouble = trouble
+	r.retry = min(max(2*r.retry, minRetry), maxRetry)
+	r.retryAt = time.Now().Add(r.retry)
+	r.observeChange(time.Time{})
+}
+
+// shut closes the socket and tells the machine.
+func (r *run) shut() {
+	r.retryAt = time.Time{}
+	if r.sock == nil {
+		return
+	}
+	r.closeSocket()
+	r.step(pd.Input{Kind: pd.InputLinkDown}, time.Time{})
+}
+
+func (r *run) closeSocket() {
+	if r.sock == nil {
+		return
+	}
+	if err := r.sock.close(); err != nil {
+		r.log.Warn("closing the DHCPv6 socket failed", "error", plain(err))
+	}
+	r.sock = nil
+}
+
+// received is where the reader delivers; nil, which blocks for ever, without a socket.
+func (r *run) received() <-chan arrival {
+	if r.sock == nil {
+		return nil
+	}
+	return r.sock.arrivals
+}
+
+func (r *run) receive(a arrival) {
+	switch {
+	case a.failed != nil:
+		r.shut()
+		r.broken("receive on dev " + r.link.Name + ": " + plain(a.failed).Error())
+		return
+	case a.malformed != nil:
+		r.remote.log(r.log, "DHCPv6 packet dropped", "error", a.malformed)
+		return
+	}
+	r.retry = 0
+	r.step(pd.Input{Kind: pd.InputMessage, Message: a.message}, a.at)
+	// After the step: the log must not hold up the lease.
+	if len(a.message.Faults) > 0 {
+		r.remote.log(r.log, "parts of a DHCPv6 message dropped", "message", a.message.Type, "faults", a.message.Faults)
+	}
+}
+
+func (r *run) askRenew() {
+	if !r.released {
+		r.step(pd.Input{Kind: pd.InputRenew}, time.Time{})
+		return
+	}
+	r.released = false
+	if r.sock != nil {
+		r.step(pd.Input{Kind: pd.InputLinkUp}, time.Time{})
+	}
+}
+
+func (r *run) askRelease(done chan struct{}) {
+	if r.released {
+		close(done)
+		return
+	}
+	r.waiting = append(r.waiting, done)
+	r.step(pd.Input{Kind: pd.InputRelease}, time.Time{})
+}
+
+// step takes the machine one step on and does what it says. received is when the packet was read that caused it.
+func (r *run) step(in pd.Input, received time.Time) {
+	for _, o := range r.machine.Step(time.Now(), in) {
+		switch o.Kind {
+		case pd.OutputSend:
+			r.send(o.Message)
+		case pd.OutputLease:
+			r.leased(o, received)
+		case pd.OutputFailed:
+			r.failure, r.reported = o.Text, true
+			r.log.Warn("DHCPv6 exchange failed", "error", o.Text)
+		case pd.OutputDone:
+			r.released = true
+			for _, done := range r.waiting {
+				close(done)
+			}
+			r.waiting = nil
+		}
+	}
+	r.observeChange(received)
+}
+
+func (r *run) leased(o pd.Output, received time.Time) {
+	switch o.Cause {
+	case pd.CauseExpired: // says nothing about what the server would have said
+	case pd.CauseReleased:
+		r.reported, r.failure = true, ""
+	default:
+		r.reported = true
+		if len(o.Lease.Prefixes) > 0 {
+			r.failure = ""
+		}
+	}
+	r.observe(r.update(o.Lease, o.Cause, received))
+	r.log.Info("DHCPv6 lease changed", "cause", o.Cause, "prefixes", prefixes(o.Lease))
+}
+
+func prefixes(l pd.Lease) []string {
+	s := make([]string, len(l.Prefixes))
+	for i, p := range l.Prefixes {
+		s[i] = p.Prefix.String()
+	}
+	return s
+}
+
+// send sends m. What fails is as good as lost on the way: the machine repeats it.
+func (r *run) send(m pd.Message) {
+	b, err := wire.Encode(m)
+	if err != nil {
+		r.sending.log(r.log, "DHCPv6 message not sent", "error", err)
+		return
+	}
+	if r.sock == nil {
+		return
+	}
+	if err := r.sock.Send(b); err != nil {
+		r.trouble = "send " + m.Type.String() + " to ff02::1:2 dev " + r.link.Name + ": " + plain(err).Error()
+		r.sending.log(r.log, "DHCPv6 message not sent", "error", r.trouble)
+		return
+	}
+	r.trouble = ""
+	r.log.Debug("DHCPv6 message sent", "message", m.Type, "xid", m.XID, "elapsed", m.Elapsed)
+}
+
+func (r *run) update(l pd.Lease, cause pd.Cause, received time.Time) Update {
+	u := Update{
+		Uplink:   r.cfg.Uplink,
+		Lease:    l,
+		HasLease: len(l.Prefixes) > 0,
+		Cause:    cause,
+		Reported: r.reported,
+		State:    r.machine.State(),
+		Failure:  cmp.Or(r.trouble, r.failure),
+		Received: received,
+	}
+	if r.released {
+		u.State = "released"
+	}
+	return u
+}
+
+func (r *run) observe(u Update) {
+	r.last = u
+	r.cfg.Observe(u)
+}
+
+// observeChange tells about what has changed besides the lease.
+func (r *run) observeChange(received time.Time) {
+	u := r.update(r.machine.Lease(), "", received)
+	if u.Reported != r.last.Reported || u.State != r.last.State || u.Failure != r.last.Failure {
+		r.observe(u)
+	}
+}
