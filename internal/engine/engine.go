@@ -79,7 +79,8 @@ type Engine struct {
 	retryAt   time.Time
 	resyncAt  time.Time
 	ready     bool
-	readable  bool // the last step could read the kernel
+	began     time.Time // of Run
+	readable  bool      // the last step could read the kernel
 	status    string
 	gen       uint64
 	pending   []publication // waiting for the writer
@@ -106,6 +107,7 @@ const settle = 30 * time.Millisecond
 // error only when the stored ledger cannot be read for another reason than being absent or damaged.
 func (e *Engine) Run(ctx context.Context) error {
 	defer close(e.done)
+	e.began = time.Now()
 	if err := e.load(); err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func (e *Engine) step(ctx context.Context) {
 	problems = append(problems, findings(report, held)...)
 	e.snapshot(site, problems, want, held.waiting)
 	e.publish(site, ledger, report)
-	if len(report.Failed) == 0 && !e.ready {
+	if !e.ready && (len(report.Failed) == 0 || start.Sub(e.began) > patience) {
 		e.ready = true
 		if e.opt.Ready != nil {
 			e.opt.Ready()
@@ -55,6 +55,10 @@ func (e *Engine) step(ctx context.Context) {
 	e.alive()
 	e.tellStatus(site)
 }
+
+// patience is how long failures keep the engine from being ready. After it they are problems to look at in status: one
+// object of somebody else in the way must not make systemd give up on the whole daemon.
+const patience = 10 * time.Second
 
 // holdings are the operations of a plan that are not carried out now.
 type holdings struct {
