@@ -1,0 +1,83 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"uplinkd/pd"
+)
+
+func TestUnusableFiles(t *testing.T) {
+	whole := func() string {
+		d := open(t, t.TempDir())
+		if err := d.SaveLease("fiber", lease); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join(d.path, "lease-fiber.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}()
+	for _, c := range []struct{ name, content, cause string }{
+		{"empty", "", "unexpected end of JSON input"},
+		{"truncated", whole[:len(whole)/2], "unexpected end of JSON input"},
+		{"garbage", "\x00\xff\x1b[2J", "invalid character '\\x00' looking for beginning of value"},
+		{"stray end", whole + "}", "invalid character '}' after top-level value"},
+		{"newer", strings.Replace(whole, `"version": 1`, `"version": 2`, 1), "version 2, this uplinkd reads version 1"},
+		{"no data", `{"version": 1}`, `no "data"`},
+		{"null data", `{"version": 1, "data": null}`, `no "data"`},
+		{"IPv4", strings.Replace(whole, "2001:db8:100::/56", "192.0.2.0/24", 1), "prefix 192.0.2.0/24: want an IPv6 prefix without host bits"},
+		{"host bits", strings.Replace(whole, "2001:db8:100::/56", "2001:db8:100::1/56", 1),
+			"prefix 2001:db8:100::1/56: want an IPv6 prefix without host bits"},
+		{"no prefix", strings.Replace(whole, "2001:db8:100::/56", "", 1), "prefix invalid Prefix: want an IPv6 prefix without host bits"},
+		{"lifetimes", strings.Replace(whole, "T13:00:00Z", "T15:00:00Z", 1),
+			"prefix 2001:db8:100::/56: preferred until 2026-03-01T15:00:00Z, longer than valid until 2026-03-01T14:00:00Z"},
+		{"DNS", strings.Replace(whole, "2001:db8::53", "", 1), "DNS server invalid IP: want an IPv6 address"},
+		{"huge", whole + strings.Repeat(" ", maxFile), "longer than 4194304 octets"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := open(t, t.TempDir())
+			put(t, d, "lease-fiber.json", c.content)
+			l, err := d.Lease("fiber")
+			want := fmt.Sprintf("unusable state file %s/lease-fiber.json: %s; going on without it, it is kept as lease-fiber.json.corrupt-1",
+				d.path, c.cause)
+			if !errors.Is(err, ErrCorrupt) || err.Error() != want || !cmp.Equal(l, pd.Lease{}, equate) {
+				t.Errorf("got lease %+v, error\n%v, want\n%s", l, err, want)
+			}
+			kept, err := os.ReadFile(filepath.Join(d.path, "lease-fiber.json.corrupt-1"))
+			if err != nil || string(kept) != c.content {
+				t.Errorf("kept %q, %v", kept, err)
+			}
+			if _, err := d.Lease("fiber"); err != nil {
+				t.Errorf("second read: %v", err)
+			}
+			if err := d.SaveLease("fiber", lease); err != nil {
+				t.Errorf("save after that: %v", err)
+			}
+		})
+	}
+}
+
+func TestSetAsideIsBounded(t *testing.T) {
+	d := open(t, t.TempDir())
+	for i := range maxSetAside + 3 {
+		put(t, d, "ledger.json", fmt.Sprint("garbage ", i))
+		if err := d.ReadJSON("ledger.json", 1, new(int)); !errors.Is(err, ErrCorrupt) {
+			t.Fatal(err)
+		}
+	}
+	if n := len(files(t, d)); n != maxSetAside+1 {
+		t.Errorf("%d files, want %d and the lock: %q", n, maxSetAside, files(t, d))
+	}
+	first, err := os.ReadFile(filepath.Join(d.path, "ledger.json.corrupt-1"))
+	if err != nil || string(first) != "garbage 0" {
+		t.Errorf("the first incident became %q, %v", first, err)
+	}
+}
