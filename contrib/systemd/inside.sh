@@ -17,13 +17,14 @@ pass() { printf '  ok    %s\n' "$1"; }
 fail() { printf '  FAIL  %s\n' "$1"; failures=$((failures + 1)); sed 's/^/        | /'; }
 # expect WHAT COMMAND...: the command succeeds. Its output is shown when it does not.
 expect() { local what=$1 out; shift; if out=$("$@" 2>&1); then pass "$what"; else fail "$what" <<<"$out"; fi; }
+# refuse WHAT COMMAND...: the command fails.
 refuse() { local what=$1 out; shift; if out=$("$@" 2>&1); then fail "$what" <<<"$out"; else pass "$what"; fi; }
 # await WHAT SECONDS COMMAND...: the command succeeds within that time.
 await() {
   local what=$1 end=$((SECONDS + $2)) out
   shift 2
   until out=$("$@" 2>&1); do
-    [ $SECONDS -lt $end ] || { { echo "$out"; journalctl -u uplinkd -o cat -n 15; } | fail "$what"; return 1; }
+    [ $SECONDS -lt $end ] || { fail "$what" < <(echo "$out"; journalctl -u uplinkd -o cat -n 15); return; }
     sleep 0.1
   done
   pass "$what"
@@ -68,13 +69,14 @@ R
 
 # --- what is looked at -----------------------------------------------------------------------------------------------
 address() { ip -6 -o addr show dev "$1" scope global | awk '{ print $4 }' | grep ^2001:db8:; }
+no_address() { ! address "$1"; }
 address_is() { local now; now=$(address lan0); [ "$now" = "$1" ] || { echo "lan0 has ${now:-none}, wanted $1"; return 1; }; }
 host_address() { ip -n host -6 -o addr show dev h0 scope global -tentative | grep -o '2001:db8:[^/ ]*'; }
 host_reaches() { ip netns exec host ping -n -c 3 -i 0.2 -W 2 $server; }
 # Only what uplinkd programs, without the lifetimes, which count down.
 programmed() { ip -6 -o addr show scope global | grep -o '^.*2001:db8:[^ ]*' || true; ip -6 rule; ip -6 route show table all proto 200 |
   sed 's/ expires [0-9]*sec//'; }
-rules_and_forwarding() { ip -6 rule | grep -q 'proto 200\|protocol 200' || { ip -6 rule; return 1; }
+rules_and_forwarding() { ip -6 rule | grep -q "proto 200" || { ip -6 rule; return 1; }
   grep -x 1 /proc/sys/net/ipv6/conf/all/forwarding; }
 # What the kernel reports as deleted while something else happens, of addresses, rules and the routes with protocol 200.
 watch_deletions() { ip -6 monitor address rule route >/tmp/monitor & monitor=$!; sleep 0.2; }
@@ -85,7 +87,9 @@ running_as() { awk '/^Uid:/ { uid = $2 } /^CapEff:/ { caps = $2 } /^NoNewPrivs:/
   "/proc/$(property MainPID)/status"; }
 has_status() { property StatusText | grep .; }
 restarts_over() { local n; n=$(property NRestarts); [ "$n" -gt "$1" ] && is ActiveState active; }
-journal_has() { journalctl -u uplinkd -o cat | grep -E "$1" || { journalctl -u uplinkd -o cat -n 5; return 1; }; }
+# journal_has PATTERN: the daemon that runs now has logged it.
+journal_has() { local id; id=$(property InvocationID)
+  journalctl _SYSTEMD_INVOCATION_ID="$id" -o cat | grep -iE "$1" || { journalctl -u uplinkd -o cat -n 5; return 1; }; }
 
 # --- the tests ---------------------------------------------------------------------------------------------------------
 cp -a files/. /
@@ -162,9 +166,11 @@ await "reload with a broken file is reported" 5 journal_has 'uplinkd.toml:[0-9]+
 expect "and changes nothing" address lan1
 expect "the same process still" is MainPID "$pid"
 cp /tmp/good.toml $config
-timeout 10 systemctl reload uplinkd
+watch_deletions
+expect "reload with the first file again" timeout 10 systemctl reload uplinkd
+await "removes what belonged to the second downstream" 5 no_address lan1
+refuse "which this test sees as deletions" no_deletions
 
-sleep 1
 before=$(programmed)
 watch_deletions
 expect "stop" timeout 20 systemctl stop uplinkd
@@ -196,8 +202,16 @@ expect "as root" grep -q '^Uid:.0' "/proc/$(property MainPID)/status"
 await "and has its state: the same address" 10 address_is "$first"
 
 systemctl stop uplinkd
-expect "clean" uplinkd clean
-refuse "leaves nothing of uplinkd" bash -c 'ip -6 rule; ip -6 route show table all proto 200 | grep .; ip -6 rule | grep -E "proto(col)? 200"'
+rm $drop/hooks-as-root.conf
+systemctl daemon-reload
+expect "and back as its own user" timeout 20 systemctl start uplinkd
+await "with the same address" 10 address_is "$first"
+
+systemctl stop uplinkd
+expect "clean, by root" uplinkd clean
+refuse "leaves nothing of uplinkd" bash -c 'ip -6 route show table all proto 200 | grep .; ip -6 rule | grep "proto 200"'
+expect "what root has written to the state does not stop the next start" timeout 20 systemctl start uplinkd
+await "which gets the same address" 10 address_is "$first"
 
 if [ $failures -gt 0 ]; then
   echo "--- journal of uplinkd"; journalctl -u uplinkd -o short-precise -n 60 --no-pager
