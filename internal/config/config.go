@@ -62,10 +62,10 @@ type Downstream struct {
 	Name      string
 	Interface string
 	Kind      Kind       // default access
-	From      []string   // uplink names; empty: all uplinks. A single string is accepted too
-	Subnet    int64      // explicit subnet id, or AutoSubnet; written as integer (5, 0x5)
+	From      []string   // uplink names; empty or "*" in the file: all uplinks. A single string is accepted too
+	Subnet    int64      // explicit subnet id (5, 0x5), or AutoSubnet ("auto")
 	Length    uint8      // prefix length of the subnet, default 64, 1 … 128; RA is only sent for 64
-	Address   netip.Addr // host part of the router's address, default ::1
+	Address   netip.Addr // host part of the router's address, default ::1 (:: for length 128)
 	RA        RA
 	Pos       Position
 }
@@ -78,11 +78,11 @@ type RA struct {
 	Enabled           bool          // ra.enabled, default true
 	MaxInterval       time.Duration // ra.max_interval: MaxRtrAdvInterval, default 600s, 4s … 1800s
 	MinInterval       time.Duration // ra.min_interval: MinRtrAdvInterval, default max_interval/3, at least 3s, at most 0.75*max_interval
-	RouterLifetime    time.Duration // ra.router_lifetime, default 1800s, 0 … 9000s
+	RouterLifetime    time.Duration // ra.router_lifetime, default 1800s, 0 or max_interval … 9000s
 	PreferredLifetime time.Duration // ra.preferred_lifetime: cap, default 2700s (RFC 9096 ND_PREFERRED_LIMIT)
 	ValidLifetime     time.Duration // ra.valid_lifetime: cap, default 5400s (ND_VALID_LIMIT)
-	DNS               []netip.Addr  // ra.dns: RDNSS to announce instead of the lease's
-	MTU               uint32        // ra.mtu, 0: none; 1280 …
+	DNS               []netip.Addr  // ra.dns: RDNSS to announce instead of the lease's; none ("auto"): the lease's
+	MTU               uint32        // ra.mtu, 0: none; 1280 … 65535
 }
 
 // Hook is a section [hook.NAME].
@@ -91,6 +91,6 @@ type Hook struct {
 	Run     []string      // run: path and arguments, a string is one path; no shell
 	Dialect string        // dialect, default "uplinkd"; the only one yet
 	On      []string      // on: event patterns such as "prefix.new", "prefix.*", "*"; default ["*"]
-	Timeout time.Duration // timeout, default 30s
+	Timeout time.Duration // timeout, default 30s, 100ms … 10m
 	Pos     Position
 }
