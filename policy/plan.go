@@ -106,21 +106,32 @@ func stateAt(g Granted, p *planner) State {
 	return Preferred
 }
 
-// number returns the u of an uplink: what the ledger says, else the lowest free one, from 1.
+// number returns the u of an uplink: what the ledger says, else the lowest free one, from 1 to config.MaxUplinks, since
+// rule priorities leave no more room. Numbers of uplinks that the config no longer has are kept for their return as long
+// as there are others.
 func (p *planner) number(name string) uint32 {
 	if n, ok := p.led.Uplinks[name]; ok {
 		return n
 	}
+	n, ok := p.freeNumber()
+	if !ok {
+		maps.DeleteFunc(p.led.Uplinks, func(old string, _ uint32) bool {
+			return !slices.ContainsFunc(p.cfg.Uplinks, func(u config.Uplink) bool { return u.Name == old })
+		})
+		n, _ = p.freeNumber()
+	}
+	p.led.Uplinks[name] = n
+	return n
+}
+
+func (p *planner) freeNumber() (n uint32, ok bool) {
 	taken := map[uint32]bool{}
 	for _, n := range p.led.Uplinks {
 		taken[n] = true
 	}
-	n := uint32(1)
-	for taken[n] {
-		n++
+	for n = 1; taken[n]; n++ {
 	}
-	p.led.Uplinks[name] = n
-	return n
+	return n, n <= config.MaxUplinks
 }
 
 func (p *planner) downstream(c config.Downstream) Downstream {

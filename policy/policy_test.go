@@ -186,3 +186,21 @@ func TestEvents(t *testing.T) {
 		})
 	}
 }
+
+// An uplink keeps its table over restarts and absence, and a hundred renamed uplinks do not run out of numbers.
+func TestUplinkNumbers(t *testing.T) {
+	var led Ledger
+	number := func(name string) uint32 {
+		site, _, next := Plan(configOf(t, "[uplink."+name+"]\ninterface = \"wan0\"\n"), world(epoch), led)
+		led = next
+		return site.Uplinks[0].Number
+	}
+	if a, b, again := number("a"), number("b"), number("a"); a != 1 || b != 2 || again != 1 {
+		t.Errorf("a got %d, b %d, a again %d", a, b, again)
+	}
+	for i := range 300 {
+		if n := number(fmt.Sprintf("u%d", i)); n < 1 || n > config.MaxUplinks {
+			t.Fatalf("the %d. name got number %d", i, n)
+		}
+	}
+}
