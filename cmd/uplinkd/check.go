@@ -16,7 +16,6 @@ column and what to do. Nothing is changed and the daemon is not asked.
 
 What is right but cannot work on this machine now, such as an interface that does not exist, is a warning; warnings do
 not change the exit status.`,
-	failed:   "the file cannot be read",
 	examples: []string{"uplinkd check", "uplinkd check ./uplinkd.toml && systemctl reload uplinkd"},
 	run:      cmdCheck,
 }
@@ -56,7 +55,7 @@ func cmdCheck(env *environment, args []string) int {
 			doc.Mistakes = append(doc.Mistakes, checkMistake{m.Pos.File, m.Pos.Line, m.Pos.Column, m.Path, m.Msg})
 		}
 	case err != nil:
-		return env.fail(err)
+		return env.failConfig(err)
 	default:
 		doc.OK, doc.Warnings = true, warnings(cfg)
 	}

@@ -30,6 +30,7 @@ until it runs out; nothing is released at the provider.`,
 
 func cmdClean(env *environment, args []string) int {
 	fs := env.flags("clean")
+	env.askFlags(fs)
 	dry := fs.Bool("dry-run", false, "print what would be done, and do nothing")
 	if _, status, ok := env.parse(fs, args, 0, 0); !ok {
 		return status

@@ -19,6 +19,7 @@ var explainVerb = verb{
 
 func cmdExplain(env *environment, args []string) int {
 	fs := env.flags("explain")
+	env.askFlags(fs)
 	asJSON := jsonFlag(fs)
 	rest, status, ok := env.parse(fs, args, 1, 1)
 	if !ok {
@@ -53,18 +54,20 @@ func (p page) explanation(x ctl.Explanation) {
 	for _, r := range x.Roles {
 		p.block("  - ", r, plain)
 	}
-	p.newline()
+	if len(x.Subnets)+len(x.Delegations) > 0 {
+		p.newline()
+	}
 	for _, n := range x.Subnets {
-		p.field("subnet", fmt.Sprintf("%s, number %d of %s, %s, preferred %s, valid %s", n.Prefix, n.ID, n.Delegation, n.State, left(n.Preferred), left(n.Valid)))
+		p.field("subnet", fmt.Sprintf("%s, number %d of %s, %s, valid %s", n.Prefix, n.ID, n.Delegation, preferredText(n.State, n.Preferred), span(n.Valid.Seconds)))
 		p.field("", "asked for by "+n.Config)
 	}
 	for _, g := range x.Delegations {
-		p.field("delegation", fmt.Sprintf("%s on uplink %s, %s, preferred %s, valid %s", g.Prefix, g.Uplink, g.State, left(g.Preferred), left(g.Valid)))
+		p.field("delegation", fmt.Sprintf("%s on uplink %s, %s, valid %s", g.Prefix, g.Uplink, preferredText(g.State, g.Preferred), span(g.Valid.Seconds)))
 		p.field("", "asked for by "+g.Config)
 		p.field("lease", leaseText(g.Client, x))
 	}
 	p.rowList("addresses", x.Addresses)
-	p.rowList("routes to it, the most specific first", x.Routes)
+	p.rowList("routes that match it, the most specific first", x.Routes)
 	p.rowList("rules for packets from it or to it, in order", x.Rules)
 }
 

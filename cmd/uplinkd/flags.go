@@ -8,13 +8,17 @@ import (
 	"strings"
 )
 
-// flags returns the flag set of a verb with what all verbs have.
+// flags returns the flag set of a verb with what all verbs have; those that ask the daemon add askFlags.
 func (env *environment) flags(name string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.StringVar(&env.config, "config", env.config, "the configuration is in `FILE`, and in conf.d/*.toml beside it")
-	fs.StringVar(&env.socket, "socket", env.socket, "the daemon answers on `SOCKET` (default: control.sock in the config's run_dir)")
 	return fs
+}
+
+// askFlags adds how to find the daemon.
+func (env *environment) askFlags(fs *flag.FlagSet) {
+	fs.StringVar(&env.socket, "socket", env.socket, "the daemon answers on `SOCKET` (default: control.sock in the config's run_dir)")
 }
 
 // jsonFlag adds --json.
@@ -94,7 +98,11 @@ func (env *environment) help(w io.Writer, fs *flag.FlagSet) {
 			fmt.Fprintf(w, "  %-29s %s\n", name, line)
 		}
 	})
-	fmt.Fprintf(w, "\nExit status:\n  0  done\n  1  %s\n  2  mistake on the command line or in the configuration\n", v.failed)
+	fmt.Fprintln(w, "\nExit status:\n  0  done")
+	if v.failed != "" {
+		fmt.Fprintln(w, "  1  "+v.failed)
+	}
+	fmt.Fprintln(w, "  2  mistake on the command line or in the configuration")
 	if len(v.examples) > 0 {
 		fmt.Fprintln(w, "\nExamples:")
 		for _, e := range v.examples {

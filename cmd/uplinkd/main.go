@@ -36,7 +36,7 @@ type verb struct {
 	args     string // what follows the name, for the usage line
 	summary  string // one line for the list of verbs
 	about    string // for --help, below the summary
-	failed   string // what exit status 1 means
+	failed   string // what exit status 1 means; "": it does not occur
 	examples []string
 	run      func(env *environment, args []string) int
 }
@@ -45,7 +45,7 @@ type verb struct {
 func verbs() []verb {
 	return []verb{
 		runVerb, checkVerb, planVerb, statusVerb, watchVerb, explainVerb, renewVerb, releaseVerb, cleanVerb, hooksVerb,
-		demoVerb, versionVerb, {name: "help", args: "[VERB]", summary: "show this list, or what VERB does", failed: "(never)", run: cmdHelp},
+		demoVerb, versionVerb, {name: "help", args: "[VERB]", summary: "show this list, or what VERB does", run: cmdHelp},
 	}
 }
 
@@ -79,6 +79,7 @@ func colorful(f *os.File) bool {
 // main runs the verb that args name.
 func (env *environment) main(args []string) int {
 	fs := env.flags("")
+	env.askFlags(fs)
 	version := fs.Bool("version", false, "")
 	rest, err := leadingFlags(fs, args)
 	switch {

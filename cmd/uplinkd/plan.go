@@ -97,6 +97,7 @@ func parseLifetime(s string) (time.Duration, error) {
 
 func cmdPlan(env *environment, args []string) int {
 	fs := env.flags("plan")
+	env.askFlags(fs)
 	asJSON := jsonFlag(fs)
 	var inv invention
 	inv.flags(fs)
@@ -175,7 +176,7 @@ func (i *invention) plan(cfg *config.Config, now time.Time) ctl.Plan {
 	want := policy.Compile(site)
 	ops := kernel.Diff(kernel.State{}, want, now).Ops
 	return ctl.Plan{SchemaVersion: ctl.SchemaVersion, Time: now.UTC(), Rows: ctl.Rows(want, now), Waiting: []ctl.Operation{},
-		Operations: ctl.Operations(ops, now), Announced: ctl.AnnouncedBy(site, now), Problems: ctl.ProblemsOf(problems),
+		Operations: ctl.Operations(ops, now), Announced: ctl.AnnouncedBy(site, now), Problems: ctl.ProblemsOf(problems, site),
 		Events: ctl.RecordsOf(policy.Events(policy.Site{}, site, nil))}
 }
 

@@ -17,7 +17,7 @@ var renewVerb = verb{
 var releaseVerb = verb{
 	name: "release", args: "UPLINK", summary: "give the leases of an uplink back to the provider",
 	about: "Stops using the prefixes of UPLINK in the order that keeps hosts working as long as possible, then tells the server that they are free. " +
-		"The provider may give another prefix next time; nothing solicits again before uplinkd renew UPLINK or a restart. Needs root.",
+		"The provider may give another prefix next time; a new one is asked for when the link comes up again or uplinkd is restarted. Needs root.",
 	failed:   "the daemon cannot be asked or refused",
 	examples: []string{"uplinkd release fiber"},
 	run:      cmdRelease,
@@ -25,6 +25,7 @@ var releaseVerb = verb{
 
 func cmdRenew(env *environment, args []string) int {
 	fs := env.flags("renew")
+	env.askFlags(fs)
 	rest, status, ok := env.parse(fs, args, 0, 1)
 	if !ok {
 		return status
@@ -38,6 +39,7 @@ func cmdRenew(env *environment, args []string) int {
 
 func cmdRelease(env *environment, args []string) int {
 	fs := env.flags("release")
+	env.askFlags(fs)
 	rest, status, ok := env.parse(fs, args, 1, 1)
 	if !ok {
 		return status

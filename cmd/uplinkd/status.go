@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"uplinkd/internal/ctl"
+	"uplinkd/policy"
 )
 
 var statusVerb = verb{
@@ -19,6 +20,7 @@ var statusVerb = verb{
 
 func cmdStatus(env *environment, args []string) int {
 	fs := env.flags("status")
+	env.askFlags(fs)
 	asJSON := jsonFlag(fs)
 	if _, status, ok := env.parse(fs, args, 0, 0); !ok {
 		return status
@@ -61,7 +63,8 @@ func (p page) status(s ctl.Status) {
 	p.hooks(s)
 	p.newline()
 	c := s.Counters
-	p.block("", fmt.Sprintf("%d kernel objects wanted, %d withdrawals waiting; last reconcile took %.1f ms", s.Rows, s.Waiting, c.LastSeconds*1000), plain)
+	p.block("", fmt.Sprintf("%s wanted, %s waiting; last reconcile took %.1f ms",
+		count(s.Rows, "kernel object"), count(s.Waiting, "withdrawal"), c.LastSeconds*1000), plain)
 	p.block("", fmt.Sprintf("since the start: %d reconciles, %d kernel writes, %d of them failed, %d events; uplinkd %s",
 		c.Reconciles, c.KernelWrites, c.KernelErrors, c.Events, s.Daemon), plain)
 }
@@ -96,7 +99,7 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	}
 	var rows [][]string
 	for _, g := range u.Delegations {
-		rows = append(rows, []string{g.Prefix.String(), g.State, "preferred " + left(g.Preferred), "valid " + left(g.Valid)})
+		rows = append(rows, []string{g.Prefix.String(), preferredText(g.State, g.Preferred), "valid " + span(g.Valid.Seconds)})
 	}
 	for _, line := range table(rows) {
 		p.field("delegation", line)
@@ -107,6 +110,14 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	if len(u.DNS) > 0 {
 		p.field("name servers", join(u.DNS))
 	}
+}
+
+// preferredText is the state of a prefix, and for how long yet if it is preferred.
+func preferredText(state string, l ctl.Lifetime) string {
+	if state == string(policy.Preferred) {
+		return state + " " + span(l.Seconds)
+	}
+	return state
 }
 
 func clientText(c ctl.Client6, s ctl.Status) string {
@@ -134,7 +145,7 @@ func (p page) downstream(d ctl.Downstream) {
 	p.title("downstream "+d.Name+" on "+d.Interface, good, verdict)
 	var rows [][]string
 	for _, n := range d.Subnets {
-		rows = append(rows, []string{n.Address.String(), "from " + n.Uplink, n.State, "preferred " + left(n.Preferred), "valid " + left(n.Valid)})
+		rows = append(rows, []string{n.Address.String(), "from " + n.Uplink, preferredText(n.State, n.Preferred), "valid " + span(n.Valid.Seconds)})
 	}
 	for _, line := range table(rows) {
 		p.field("address", line)
@@ -154,7 +165,7 @@ func announcedText(a ctl.Announcement) string {
 		parts[0] = "router yes, for " + span(a.Lifetime)
 	}
 	for _, x := range a.Prefixes {
-		parts = append(parts, fmt.Sprintf("%s for %s/%s", x.Prefix, span(x.Valid), span(x.Preferred)))
+		parts = append(parts, fmt.Sprintf("%s (preferred %s, valid %s)", x.Prefix, span(x.Preferred), span(x.Valid)))
 	}
 	if len(a.DNS) > 0 {
 		parts = append(parts, "DNS "+join(a.DNS))

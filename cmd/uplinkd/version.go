@@ -13,9 +13,9 @@ var version string
 
 var versionVerb = verb{
 	name: "version", summary: "versions of uplinkd, Go and the kernel",
-	about:  "Prints the versions of this program, of Go and of the running kernel. The daemon's own is in uplinkd status.",
-	failed: "(never)", examples: []string{"uplinkd version"},
-	run: cmdVersion,
+	about:    "Prints the versions of this program, of Go and of the running kernel. The daemon's own is in uplinkd status.",
+	examples: []string{"uplinkd version"},
+	run:      cmdVersion,
 }
 
 func cmdVersion(env *environment, args []string) int {

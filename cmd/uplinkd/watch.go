@@ -20,6 +20,7 @@ var watchVerb = verb{
 
 func cmdWatch(env *environment, args []string) int {
 	fs := env.flags("watch")
+	env.askFlags(fs)
 	asJSON := jsonFlag(fs)
 	if _, status, ok := env.parse(fs, args, 0, 0); !ok {
 		return status

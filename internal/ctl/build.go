@@ -14,7 +14,7 @@ import (
 // StatusOf describes snapshot s as it stands at now.
 func StatusOf(s *engine.Snapshot, hooks []HookStatus, now time.Time) Status {
 	st := Status{SchemaVersion: SchemaVersion, Time: now.UTC().Truncate(time.Millisecond), Daemon: s.Version, Rows: s.Wanted.Len(), Waiting: len(s.Waiting),
-		Uplinks: []Uplink{}, Downstreams: []Downstream{}, Hooks: append([]HookStatus{}, hooks...), Problems: problems(s.Problems)}
+		Uplinks: []Uplink{}, Downstreams: []Downstream{}, Hooks: append([]HookStatus{}, hooks...), Problems: problems(s.Problems, s.Site)}
 	for _, u := range s.Site.Uplinks {
 		st.Uplinks = append(st.Uplinks, uplink(u, s.Clients[u.Name], now))
 	}
@@ -22,7 +22,8 @@ func StatusOf(s *engine.Snapshot, hooks []HookStatus, now time.Time) Status {
 		st.Downstreams = append(st.Downstreams, downstream(d, now))
 	}
 	c := s.Counters
-	st.Counters = Counters{Reconciles: c.Steps, KernelWrites: c.Writes, KernelErrors: c.Failed, Events: c.Events, LastSeconds: c.LastStep.Seconds()}
+	st.Counters = Counters{Reconciles: c.Steps, KernelWrites: c.Writes, KernelErrors: c.Failed, Events: c.Events, LastSeconds: c.LastStep.Seconds(),
+		LastChange: Took{c.LastTook.All.Seconds(), c.LastTook.Read.Seconds(), c.LastTook.Apply.Seconds()}}
 	st.Health, st.Summary = verdict(st, s.Ready)
 	return st
 }
@@ -63,9 +64,8 @@ func (c *Client6) fromLease(l pd.Lease, now time.Time) {
 func instant(t time.Time) *time.Time { return new(t.UTC().Truncate(time.Second)) }
 
 func downstream(d policy.Downstream, now time.Time) Downstream {
-	out := Downstream{Name: d.Name, Interface: d.Interface, Kind: d.Kind, LinkUp: d.Link, Subnets: subnets(d.Subnets, now),
+	return Downstream{Name: d.Name, Interface: d.Interface, Kind: d.Kind, LinkUp: d.Link, Subnets: subnets(d.Subnets, now),
 		Announced: announcement(d.Announce, now), Config: d.Config}
-	return out
 }
 
 func subnets(list []policy.Subnet, now time.Time) []Subnet {
@@ -94,16 +94,22 @@ func announcement(a policy.Announcement, now time.Time) Announcement {
 	return out
 }
 
-func problems(list []policy.Problem) []Problem {
+func problems(list []policy.Problem, site policy.Site) []Problem {
 	out := []Problem{}
 	for _, p := range list {
-		out = append(out, Problem{Path: p.Path, Code: p.Code, Message: p.Message, Advice: advice(p.Code)})
+		dev := ""
+		for _, u := range site.Uplinks {
+			if p.Path == "uplink."+u.Name {
+				dev = u.Interface
+			}
+		}
+		out = append(out, Problem{Path: p.Path, Code: p.Code, Message: p.Message, Advice: advice(p.Code, dev)})
 	}
 	return out
 }
 
-// advice says what to do about findings whose message cannot know it.
-func advice(code string) string {
+// advice says what to do about findings whose message cannot know it; dev is the interface of the uplink, if it is one's.
+func advice(code, dev string) string {
 	switch code {
 	case "read-failed":
 		return "uplinkd tries again by itself; it needs CAP_NET_ADMIN, and the journal has more: journalctl -u uplinkd"
@@ -112,7 +118,7 @@ func advice(code string) string {
 	case "fighting":
 		return "find the other program (ip monitor shows when it writes; often systemd-networkd or a firewall script) and tell it to leave this alone"
 	case "no-prefix":
-		return "see what the provider answers: tcpdump -ni INTERFACE 'udp port 546 or udp port 547'; ask again now: uplinkd renew"
+		return "see what the provider answers: tcpdump -ni " + dev + " 'udp port 546 or udp port 547'; ask again now: uplinkd renew"
 	case "not-saved":
 		return "make room in the state directory or correct its owner; until then a restart forgets the newest lease"
 	}

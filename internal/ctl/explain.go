@@ -108,7 +108,7 @@ func (x *Explanation) rows(s kernel.State, now time.Time) {
 	}
 	var routes []kernel.Route
 	for _, r := range s.Routes {
-		if r.Dst.Contains(x.Address) && !x.Address.IsLinkLocalUnicast() || r.Gateway == x.Address {
+		if x.concerns(r.Reason) && (r.Dst.Contains(x.Address) && !x.Address.IsLinkLocalUnicast() || r.Gateway == x.Address) {
 			routes = append(routes, r)
 		}
 	}
@@ -126,8 +126,19 @@ func (x *Explanation) rows(s kernel.State, now time.Time) {
 		family = kernel.IPv4
 	}
 	for _, r := range s.Rules {
-		if r.Family == family && (!r.From.IsValid() || r.From.Contains(x.Address)) && (!r.To.IsValid() || r.To.Contains(x.Address)) {
+		if r.Family == family && x.concerns(r.Reason) && (!r.From.IsValid() || r.From.Contains(x.Address)) && (!r.To.IsValid() || r.To.Contains(x.Address)) {
 			x.Rules = append(x.Rules, row(r, now))
 		}
 	}
+}
+
+// concerns leaves out rows of other uplinks and downstreams than those that the address belongs to: they match too, but
+// no packet of the address gets that far.
+func (x *Explanation) concerns(why kernel.Reason) bool {
+	if why.Uplink != "" && len(x.Delegations) > 0 &&
+		!slices.ContainsFunc(x.Delegations, func(g DelegationFrom) bool { return g.Uplink == why.Uplink }) {
+		return false
+	}
+	return why.Downstream == "" || len(x.Subnets) == 0 ||
+		slices.ContainsFunc(x.Subnets, func(n SubnetOf) bool { return n.Downstream == why.Downstream })
 }

@@ -57,7 +57,7 @@ type Reason struct {
 // PlanOf describes what snapshot s wants in the kernel, as it stands at now.
 func PlanOf(s *engine.Snapshot, now time.Time) Plan {
 	return Plan{SchemaVersion: SchemaVersion, Time: now.UTC().Truncate(time.Millisecond), Rows: Rows(s.Wanted, now), Waiting: Operations(s.Waiting, now),
-		Operations: []Operation{}, Announced: AnnouncedBy(s.Site, now), Problems: problems(s.Problems)}
+		Operations: []Operation{}, Announced: AnnouncedBy(s.Site, now), Problems: problems(s.Problems, s.Site)}
 }
 
 // Rows describes the rows of s in the order of their phases.
@@ -96,5 +96,5 @@ func AnnouncedBy(s policy.Site, now time.Time) []Announced {
 	return out
 }
 
-// ProblemsOf describes findings of planning.
-func ProblemsOf(list []policy.Problem) []Problem { return problems(list) }
+// ProblemsOf describes findings of planning a site.
+func ProblemsOf(list []policy.Problem, s policy.Site) []Problem { return problems(list, s) }

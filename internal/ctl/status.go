@@ -159,4 +159,12 @@ type Counters struct {
 	KernelErrors uint64  `json:"kernel_errors"`
 	Events       uint64  `json:"events"`
 	LastSeconds  float64 `json:"last_reconcile_seconds"`
+	LastChange   Took    `json:"last_change"` // the last reconcile that wrote something
+}
+
+// Took is where the time of a reconcile went: all of it, and what of it were reading and writing the kernel.
+type Took struct {
+	Seconds      float64 `json:"seconds"`
+	ReadSeconds  float64 `json:"read_seconds"`
+	ApplySeconds float64 `json:"apply_seconds"`
 }

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"uplinkd/internal/config"
+	"uplinkd/internal/ctl"
+	"uplinkd/internal/engine"
+	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
+	"uplinkd/policy"
+)
+
+// night is when the statuses of these tests are asked for.
+var night = time.Date(2026, 11, 22, 2, 0, 0, 0, time.UTC)
+
+func at(d time.Duration) lifetime.Deadline { return lifetime.Until(night.Add(d)) }
+
+// scene is what an engine knows.
+type scene struct {
+	config  string
+	links   []string // present and up, with carrier
+	facts   map[string]policy.UplinkFacts
+	clients map[string]engine.ClientStatus
+	ledger  policy.Ledger
+	hooks   []ctl.HookStatus
+	more    []policy.Problem
+	waiting []kernel.Op
+	ready   bool
+}
+
+func (s scene) snapshot(t *testing.T) *engine.Snapshot {
+	t.Helper()
+	cfg, err := config.Parse(config.File{Name: "uplinkd.toml", Data: []byte(s.config)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := policy.World{Now: night, Links: map[string]kernel.Link{}, Uplinks: s.facts}
+	for i, name := range s.links {
+		w.Links[name] = kernel.Link{Name: name, Index: i + 1, Up: true, Carrier: true, MTU: 1500}
+	}
+	site, problems, _ := policy.Plan(cfg, w, s.ledger)
+	return &engine.Snapshot{Time: night, Version: "v0.1", Ready: s.ready, Site: site, Problems: append(problems, s.more...), Clients: s.clients,
+		Wanted: policy.Compile(site), Waiting: s.waiting,
+		Counters: engine.Counters{Steps: 12, Writes: 14, Events: 2, LastStep: 830 * time.Microsecond, LastPlan: 14}}
+}
+
+const smallConfig = `[uplink.fiber]
+interface = "wan0"
+
+[downstream.lan]
+interface = "lan0"
+`
+
+const largeConfig = smallConfig + `
+[downstream.guest]
+interface = "guest0"
+
+[uplink.cable]
+interface = "wan1"
+`
+
+func delegation(prefix string, preferred, valid time.Duration) policy.Granted {
+	return policy.Granted{Prefix: netip.MustParsePrefix(prefix), PreferredUntil: at(preferred), ValidUntil: at(valid)}
+}
+
+func boundClient(g ...policy.Granted) engine.ClientStatus {
+	l := pd.Lease{ServerID: "\x00\x03\x00\x01\x02\x00\x00\x00\x00\x01", IAID: 7, Received: night.Add(-8 * time.Minute), T1: at(22 * time.Minute), T2: at(40 * time.Minute)}
+	for _, p := range g {
+		l.Prefixes = append(l.Prefixes, pd.LeasedPrefix(p))
+	}
+	return engine.ClientStatus{State: "bound", Since: night.Add(-(3*time.Hour + 12*time.Minute)), Reported: true, Lease: l, Cause: pd.CauseRenewed}
+}
+
+func scenes() map[string]scene {
+	router := []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: at(29 * time.Minute)}}
+	first, second := delegation("2001:db8:100::/56", 52*time.Minute, 72*time.Minute), delegation("2001:db8:2200::/56", -time.Minute, 12*time.Minute)
+	dns := []netip.Addr{netip.MustParseAddr("2001:db8:ffff::53"), netip.MustParseAddr("2001:db8:ffff::54")}
+	hour := night.Add(-time.Hour)
+	soon := night.Add(8 * time.Second)
+	return map[string]scene{
+		"ok": {config: smallConfig, links: []string{"wan0", "lan0"}, ready: true,
+			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Routers: router, DNS: dns}},
+			clients: map[string]engine.ClientStatus{"fiber": boundClient(first)},
+			hooks:   []ctl.HookStatus{{Name: "ddns", OK: true, Runs: 3, LastRun: &hour}}},
+		"renumbering": {config: largeConfig, links: []string{"wan0", "lan0", "guest0"}, ready: true,
+			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first, second}, Routers: router, DNS: dns,
+				Search: []string{"example.net"}}, "cable": {Reported: true}},
+			clients: map[string]engine.ClientStatus{"fiber": boundClient(first, second), "cable": {State: "waiting for link", Since: hour}},
+			ledger: policy.Ledger{Announced: map[string][]policy.AnnouncedRecord{"lan": {{Prefix: netip.MustParsePrefix("2001:db8:99::/64"),
+				Until: at(time.Hour)}}}},
+			hooks: []ctl.HookStatus{{Name: "ddns", Runs: 7, Failures: 3, LastRun: &hour, NextTry: &soon, Waiting: 2,
+				Error: "run /etc/uplinkd/hooks/ddns prefix.new: exit status 1"}, {Name: "log", OK: true}}},
+		"no-prefix": {config: smallConfig, links: []string{"wan0", "lan0"}, ready: true,
+			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Routers: router}},
+			clients: map[string]engine.ClientStatus{"fiber": {State: "soliciting", Since: night.Add(-4*time.Minute - 12*time.Second), Reported: true,
+				Failure: "server 00:03:00:01:02:00:00:00:00:01 offers nothing: NoPrefixAvail: your contract\x1b[2J has no IPv6\u202e" + strings.Repeat(" really", 12)}},
+			more: []policy.Problem{{Path: "uplink.fiber", Code: "no-prefix", Message: "Solicit: NoPrefixAvail"}}},
+		"starting": {config: smallConfig, links: nil,
+			facts: map[string]policy.UplinkFacts{}, clients: map[string]engine.ClientStatus{"fiber": {State: "starting"}},
+			waiting: []kernel.Op{{Verb: kernel.Delete, Row: kernel.Address{Dev: "lan0", Prefix: netip.MustParsePrefix("2001:db8:3::1/64")}}},
+			more:    []policy.Problem{{Path: "kernel", Code: "read-failed", Message: "read routes: operation not permitted"}}},
+		"forever": {config: smallConfig, links: []string{"wan0", "lan0"}, ready: true,
+			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Routers: []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: lifetime.Forever()}},
+				Delegations: []policy.Granted{{Prefix: netip.MustParsePrefix("2001:db8:100::/56"), PreferredUntil: lifetime.Forever(), ValidUntil: lifetime.Forever()}}}},
+			clients: map[string]engine.ClientStatus{"fiber": {State: "bound", Since: night.Add(-50 * time.Hour)}}},
+	}
+}
+
+// TestStatusText compares the pages with testdata/status/*.txt, and holds all of them to what any page must be.
+func TestStatusText(t *testing.T) {
+	for name, s := range scenes() {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			page{w: &b}.status(ctl.StatusOf(s.snapshot(t), s.hooks, night))
+			golden(t, "status/"+name+".txt", b.Bytes())
+			for line := range strings.Lines(b.String()) {
+				line = strings.TrimSuffix(line, "\n")
+				if utf8.RuneCountInString(line) > columns || printable(line) != line || strings.TrimRight(line, " ") != line {
+					t.Errorf("too wide, not printable or with a blank end: %q", line)
+				}
+			}
+			var colored bytes.Buffer
+			page{w: &colored, color: true}.status(ctl.StatusOf(s.snapshot(t), s.hooks, night))
+			stripped := colored.String()
+			for _, s := range []style{bold, red, green, yellow} {
+				stripped = strings.ReplaceAll(stripped, "\x1b["+string(s)+"m", "")
+			}
+			stripped = strings.ReplaceAll(stripped, "\x1b[0m", "")
+			if stripped != b.String() || colored.String() == stripped {
+				t.Errorf("colours change the text, or there are none:\n%q", colored.String())
+			}
+		})
+	}
+}
+
+func TestPlanTextOfDaemon(t *testing.T) {
+	for _, name := range []string{"renumbering", "starting"} {
+		var b bytes.Buffer
+		page{w: &b}.plan(ctl.PlanOf(scenes()[name].snapshot(t), night))
+		golden(t, "status/"+name+".plan", b.Bytes())
+	}
+}
+
+func TestExplainText(t *testing.T) {
+	s := scenes()["renumbering"].snapshot(t)
+	for _, addr := range []string{"2001:db8:100::1", "2001:db8:100:0:1234::1", "2001:db8:2200:77::1", "2001:db8:99::7", "fe80::1"} {
+		var b bytes.Buffer
+		page{w: &b}.explanation(ctl.Explain(s, netip.MustParseAddr(addr), night))
+		golden(t, fmt.Sprintf("status/explain-%s.txt", strings.ReplaceAll(addr, ":", "_")), b.Bytes())
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain, übung":         "plain, übung",
+		"\x1b[31mred\r\n\a":    `\u001b[31mred\u000d\u000a\u0007`,
+		"\u202eright\u2066":    `\u202eright\u2066`,
+		"csi \u009b31m":        `csi \u009b31m`,
+		"bad \xff\x9b utf":     `bad \xff\x9b utf`,
+		"tag \U000e0041":       `tag \U000e0041`,
+		"line\u2028sep\u00a0x": `line\u2028sep\u00a0x`,
+	} {
+		if got := printable(in); got != want {
+			t.Errorf("printable(%q) = %s, want %s", in, got, want)
+		}
+	}
+	if got := string(safeJSON([]byte("{\n\"a\": \"\u009b31m\u202e \U000e0041 \U0001f600\u007f\"}"))); got != "{\n\"a\": \"\\u009b31m\\u202e \\udb40\\udc41 \U0001f600\\u007f\"}" {
+		t.Errorf("safeJSON: %s", got)
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for s, want := range map[uint32]string{0: "0s", 59: "59s", 60: "1m", 330: "5m30s", 3120: "52m", 3599: "59m", 3600: "1h", 4320: "1h12m",
+		86400: "1d", 273600: "3d4h", lifetime.Infinity - 1: "49710d6h", lifetime.Infinity: "for ever"} {
+		if got := span(s); got != want {
+			t.Errorf("span(%d) = %s, want %s", s, got, want)
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"uplinkd/internal/ctl"
+	"uplinkd/internal/engine"
+	"uplinkd/policy"
+)
+
+// still is a daemon in which nothing moves; whoever watches is told of the same events.
+type still struct {
+	snapshot *engine.Snapshot
+	events   []engine.Item
+}
+
+func (s still) Snapshot() *engine.Snapshot { return s.snapshot }
+
+func (s still) Watch() (<-chan engine.Item, func()) {
+	items := make(chan engine.Item, len(s.events))
+	for _, e := range s.events {
+		items <- e
+	}
+	return items, func() {}
+}
+
+func (s still) actions(asked func(string)) ctl.Actions {
+	return ctl.Actions{
+		Renew: func(u string) error {
+			asked("renew " + u)
+			if u == "fibre" {
+				return errors.New(`no uplink "fibre"; there is: fiber`)
+			}
+			return nil
+		},
+		Release: func(_ context.Context, u string) error { asked("release " + u); return nil },
+		Hooks:   func() []ctl.HookStatus { return nil },
+	}
+}
+
+// listen runs the control socket of s until stop is called or the test ends.
+func (s still) listen(t *testing.T, asked func(string)) (socket string, stop func()) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), ctl.SocketName)
+	l, err := ctl.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	server := ctl.Server{Source: s, Actions: s.actions(asked), Log: slog.New(slog.DiscardHandler), Version: "v0.1"}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, l) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return socket, stop
+}
+
+// outcome is what a verb left behind.
+type outcome struct {
+	status         int
+	stdout, stderr string
+}
+
+func verbIn(ctx context.Context, args ...string) outcome {
+	return verbTo(ctx, io.Discard, args...)
+}
+
+// verbTo runs a verb; w gets its standard output too.
+func verbTo(ctx context.Context, w io.Writer, args ...string) outcome {
+	var out, errs bytes.Buffer
+	env := &environment{ctx: ctx, stdout: io.MultiWriter(&out, w), stderr: &errs, config: "/nonexistent/uplinkd.toml"}
+	status := env.main(args)
+	return outcome{status, out.String(), errs.String()}
+}
+
+func TestVerbsAskTheDaemon(t *testing.T) {
+	var asked []string
+	socket, _ := still{snapshot: scenes()["ok"].snapshot(t)}.listen(t, func(s string) { asked = append(asked, s) })
+	for _, tt := range []struct {
+		args           string
+		status         int
+		stdout, stderr string // regular expressions; "" for nothing at all
+	}{
+		{"status", 0, `^OK: 1 uplink up`, ""},
+		{"plan", 0, `(?m)^route unreachable 2001:db8:100::/56 metric 2147483647 proto 200$`, ""},
+		{"plan --json", 0, `"phase": "aggregate"`, ""},
+		{"explain 2001:db8:100::1", 0, `the router's own address on lan0`, ""},
+		{"explain 2001:db8:ffff::1", 1, `is not ours`, ""},
+		{"explain 2001:db8:ffff::1 --json", 1, `"ours": false`, ""},
+		{"renew", 0, `asked the provider`, ""},
+		{"renew fibre", 1, "", `^uplinkd: no uplink "fibre"; there is: fiber\n$`},
+		{"release fiber", 0, `released`, ""},
+	} {
+		got := verbIn(t.Context(), append([]string{"--socket", socket}, strings.Fields(tt.args)...)...)
+		if got.status != tt.status || !matches(tt.stdout, got.stdout) || !matches(tt.stderr, got.stderr) {
+			t.Errorf("%s: status %d\nstdout: %s\nstderr: %s", tt.args, got.status, got.stdout, got.stderr)
+		}
+	}
+	if got := strings.Join(asked, ","); got != "renew ,renew fibre,release fiber" {
+		t.Errorf("the daemon was asked: %s", got)
+	}
+	var s ctl.Status
+	if err := json.Unmarshal([]byte(verbIn(t.Context(), "status", "--json", "--socket", socket).stdout), &s); err != nil || s.Health != "ok" || s.SchemaVersion != 1 {
+		t.Errorf("status --json: %v: %+v", err, s)
+	}
+}
+
+func matches(pattern, text string) bool {
+	if pattern == "" {
+		return text == ""
+	}
+	return regexp.MustCompile(pattern).MatchString(text)
+}
+
+// afterLines calls do once n lines have been written to it.
+type afterLines struct {
+	n  int
+	do func()
+}
+
+func (a *afterLines) Write(b []byte) (int, error) {
+	for range bytes.Count(b, []byte("\n")) {
+		if a.n--; a.n == 0 {
+			go a.do()
+		}
+	}
+	return len(b), nil
+}
+
+func TestWatch(t *testing.T) {
+	daemon := still{snapshot: scenes()["ok"].snapshot(t)}
+	for i, e := range policy.Events(policy.Site{}, daemon.snapshot.Site, nil) {
+		daemon.events = append(daemon.events, engine.Item{Seq: uint64(i + 1), Time: night, Event: e})
+	}
+	socket, stop := daemon.listen(t, func(string) {})
+	defer func(zone *time.Location) { time.Local = zone }(time.Local)
+	time.Local = time.UTC
+
+	ctx, interrupt := context.WithCancel(t.Context())
+	got := verbTo(ctx, &afterLines{2, interrupt}, "watch", "--socket", socket)
+	want := "2026-11-22 02:00:00  uplink.up         fiber  via fe80::1\n" +
+		"2026-11-22 02:00:00  prefix.new        fiber  2001:db8:100::/56  lan=2001:db8:100::/64\n"
+	if got.status != exitOK || got.stdout != want {
+		t.Errorf("interrupted: status %d, %s%s", got.status, got.stdout, got.stderr)
+	}
+	got = verbTo(t.Context(), &afterLines{2, stop}, "watch", "--json", "--socket", socket)
+	lines := strings.Split(got.stdout, "\n")
+	var e ctl.EventRecord
+	if err := json.Unmarshal([]byte(lines[0]), &e); err != nil || e.Event != "uplink.up" || e.Seq != 1 || len(lines) != 3 {
+		t.Errorf("watch --json: %v: %s", err, got.stdout)
+	}
+	if got.status != exitFailed || !strings.Contains(got.stderr, "the daemon went away: the daemon stops; see: systemctl status uplinkd") {
+		t.Errorf("daemon stopped: status %d, %s", got.status, got.stderr)
+	}
+}
