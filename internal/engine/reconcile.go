@@ -25,7 +25,9 @@ func (e *Engine) step(ctx context.Context) {
 	e.world.Now = start
 	site, problems, ledger := policy.Plan(e.cfg, e.world, e.ledger)
 	want := e.restoring(policy.Compile(site))
-	have, err := e.opt.Kernel.Read(ctx, e.scope(want))
+	scope, began := e.scope(want), time.Now()
+	have, err := e.opt.Kernel.Read(ctx, scope)
+	took := Took{Read: time.Since(began)}
 	e.readable = err == nil
 	if err != nil {
 		e.opt.Log.Error("read the kernel", "err", err)
@@ -37,10 +39,13 @@ func (e *Engine) step(ctx context.Context) {
 	plan, held := e.admit(kernel.Diff(have, want, start))
 	var report kernel.Report
 	if len(plan.Ops) > 0 {
+		began = time.Now()
 		report = e.opt.Kernel.Apply(ctx, plan)
-		e.log(report)
+		took.Apply = time.Since(began)
 	}
-	e.counters.add(report, time.Since(start))
+	took.All = time.Since(start)
+	e.counters.add(report, took)
+	e.log(report)
 	e.settled(report, want)
 	e.retry(len(report.Failed) > 0 || len(held.fighting) > 0)
 	problems = append(problems, findings(report, held)...)

@@ -32,15 +32,21 @@ type Counters struct {
 	Events   uint64        `json:"events"`
 	LastStep time.Duration `json:"last_step_ns"` // how long the last reconcile took
 	LastPlan int           `json:"last_plan"`    // operations in the last plan that was not empty
+	LastTook Took          `json:"last_took"`    // how long the reconcile with that plan took
 }
 
-func (c *Counters) add(r kernel.Report, took time.Duration) {
+// Took is where the time of a reconcile went.
+type Took struct {
+	All, Read, Apply time.Duration
+}
+
+func (c *Counters) add(r kernel.Report, took Took) {
 	c.Steps++
 	c.Writes += uint64(r.Writes)
 	c.Failed += uint64(len(r.Failed))
-	c.LastStep = took
+	c.LastStep = took.All
 	if n := len(r.Done) + len(r.Failed); n > 0 {
-		c.LastPlan = n
+		c.LastPlan, c.LastTook = n, took
 	}
 }
 
