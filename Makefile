@@ -17,9 +17,10 @@ DOCDIR = $(PREFIX)/share/doc/uplinkd
 # systemd before 253 does not know Type=notify-reload and needs a drop-in. Packagers set this by hand.
 SYSTEMD_VERSION ?= $(shell systemctl --version 2>/dev/null | awk 'NR == 1 { print $$2 }')
 
-# The version is stamped here; Go's own stamping fails in a checkout that belongs to another user.
+# The version is stamped here; Go's own stamping fails in a checkout that belongs to another user. The control socket
+# speaks HTTP/1.1, so HTTP/2 is left out.
 build: ## the program, static: build/uplinkd
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o build/uplinkd ./cmd/uplinkd
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags nethttpomithttp2 -ldflags '-s -w -X main.version=$(VERSION)' -o build/uplinkd ./cmd/uplinkd
 
 demo: ## show the main job in throw-away network namespaces, in under 30 s
 	@.ci/need demo
@@ -30,9 +31,9 @@ test: ## all tests; UPLINKD_NETNS=1 turns "skipped, because this machine cannot"
 	@.ci/need test
 	@.ci/gotest $(TESTFLAGS)
 
-bench: ## the figures of docs/performance.md
+bench: build ## the figures of docs/performance.md, side by side with other clients
 	@.ci/need bench
-	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./...
+	$(GO) run ./internal/bench $(BENCHFLAGS)
 
 lint: ## gofmt, vet, staticcheck, shellcheck, mandoc
 	@.ci/need lint
