@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"uplinkd/internal/ctl"
 	"uplinkd/internal/engine"
@@ -149,13 +148,11 @@ func TestWatch(t *testing.T) {
 		daemon.events = append(daemon.events, engine.Item{Seq: uint64(i + 1), Time: night, Event: e})
 	}
 	socket, stop := daemon.listen(t, func(string) {})
-	defer func(zone *time.Location) { time.Local = zone }(time.Local)
-	time.Local = time.UTC
-
 	ctx, interrupt := context.WithCancel(t.Context())
 	got := verbTo(ctx, &afterLines{2, interrupt}, "watch", "--socket", socket)
-	want := "2026-11-22 02:00:00  uplink.up         fiber  via fe80::1\n" +
-		"2026-11-22 02:00:00  prefix.new        fiber  2001:db8:100::/56  lan=2001:db8:100::/64\n"
+	clock := night.Local().Format("2006-01-02 15:04:05")
+	want := clock + "  uplink.up         fiber  via fe80::1\n" +
+		clock + "  prefix.new        fiber  2001:db8:100::/56  lan=2001:db8:100::/64\n"
 	if got.status != exitOK || got.stdout != want {
 		t.Errorf("interrupted: status %d, %s%s", got.status, got.stdout, got.stderr)
 	}
