@@ -14,12 +14,9 @@ import (
 // StatusOf describes snapshot s as it stands at now.
 func StatusOf(s *engine.Snapshot, hooks []HookStatus, now time.Time) Status {
 	st := Status{SchemaVersion: SchemaVersion, Time: now.UTC().Truncate(time.Millisecond), Daemon: s.Version, Rows: s.Wanted.Len(), Waiting: len(s.Waiting),
-		Uplinks: []Uplink{}, Downstreams: []Downstream{}, Hooks: append([]HookStatus{}, hooks...), Problems: problems(s.Problems, s.Site)}
+		Uplinks: []Uplink{}, Downstreams: SiteOf(s.Site, now).Downstreams, Hooks: append([]HookStatus{}, hooks...), Problems: problems(s.Problems, s.Site)}
 	for _, u := range s.Site.Uplinks {
 		st.Uplinks = append(st.Uplinks, uplink(u, s.Clients[u.Name], now))
-	}
-	for _, d := range s.Site.Downstreams {
-		st.Downstreams = append(st.Downstreams, downstream(d, now))
 	}
 	c := s.Counters
 	st.Counters = Counters{Reconciles: c.Steps, KernelWrites: c.Writes, KernelErrors: c.Failed, Events: c.Events, LastSeconds: c.LastStep.Seconds(),
@@ -28,9 +25,27 @@ func StatusOf(s *engine.Snapshot, hooks []HookStatus, now time.Time) Status {
 	return st
 }
 
+// SiteOf describes a site as it stands at now.
+func SiteOf(s policy.Site, now time.Time) Site {
+	out := Site{Uplinks: []Uplink{}, Downstreams: []Downstream{}}
+	for _, u := range s.Uplinks {
+		out.Uplinks = append(out.Uplinks, siteUplink(u, now))
+	}
+	for _, d := range s.Downstreams {
+		out.Downstreams = append(out.Downstreams, downstream(d, now))
+	}
+	return out
+}
+
 func uplink(u policy.Uplink, c engine.ClientStatus, now time.Time) Uplink {
+	out := siteUplink(u, now)
+	out.Client = client6(c, now)
+	return out
+}
+
+func siteUplink(u policy.Uplink, now time.Time) Uplink {
 	out := Uplink{Name: u.Name, Interface: u.Interface, Up: u.Up, Reason: u.Reason, Table: u.Table, Metric: u.Metric, Gateway: u.Gateway,
-		Client: client6(c, now), Delegations: []Delegation{}, DNS: u.DNS, Search: u.Search, Config: u.Config}
+		Delegations: []Delegation{}, DNS: u.DNS, Search: u.Search, Config: u.Config}
 	if u.Gateway.IsValid() {
 		out.GatewayLeft = new(LifetimeAt(u.GatewayUntil, now))
 	}

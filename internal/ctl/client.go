@@ -182,7 +182,7 @@ func (c *Client) unreachable(err error) error {
 	case errors.Is(err, unix.ECONNREFUSED):
 		return &notRunning{fmt.Sprintf("no uplinkd answers on %s: the socket is there, but its daemon is gone: systemctl status uplinkd", c.socket), err}
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("may not open %s: only root and the group of that file may; try: sudo uplinkd ...", c.socket)
+		return fmt.Errorf("may not open %s: only root and the group of that file may; try it with sudo", c.socket)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("uplinkd does not answer on %s in time; see: journalctl -u uplinkd", c.socket)
 	}

@@ -307,3 +307,45 @@ func TestDocumentsAreNeverNull(t *testing.T) {
 		}
 	}
 }
+
+func TestConnectionsAreBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), SocketName)
+	inner, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newBounded(inner, 1)
+	accepted := make(chan net.Conn)
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	for range 2 {
+		c, err := net.Dial("unix", path) // the kernel's queue takes it
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	first := <-accepted
+	if len(l.slots) != 1 {
+		t.Errorf("%d slots taken by one connection", len(l.slots))
+	}
+	first.Close()
+	first.Close() // gives back one slot, not two
+	second := <-accepted
+	if len(l.slots) != 1 {
+		t.Errorf("%d slots taken by one connection after another", len(l.slots))
+	}
+	l.Close() // Accept waits for a slot and must not go on waiting
+	if _, more := <-accepted; more {
+		t.Error("accepted beyond the bound")
+	}
+	second.Close()
+}

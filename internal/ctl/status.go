@@ -49,6 +49,12 @@ type Status struct {
 	Counters      Counters     `json:"counters"`
 }
 
+// Site is the part of a Status that hooks get with an event: uplinks and downstreams after the change.
+type Site struct {
+	Uplinks     []Uplink     `json:"uplinks"`
+	Downstreams []Downstream `json:"downstreams"`
+}
+
 // Uplink is one way to the Internet.
 type Uplink struct {
 	Name        string       `json:"name"`
@@ -59,7 +65,7 @@ type Uplink struct {
 	Metric      uint32       `json:"metric"`
 	Gateway     netip.Addr   `json:"gateway,omitzero"`
 	GatewayLeft *Lifetime    `json:"gateway_lifetime,omitempty"`
-	Client      Client6      `json:"client"`
+	Client      Client6      `json:"client,omitzero"` // not in what hooks get
 	Delegations []Delegation `json:"delegations"`
 	DNS         []netip.Addr `json:"dns,omitempty"`
 	Search      []string     `json:"search,omitempty"`
