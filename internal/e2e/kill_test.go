@@ -129,8 +129,12 @@ func TestKilledDuringApply(t *testing.T) {
 // kernelText is all that uplinkd owns in the kernel of the router, and the sysctls that it sets.
 func (s *site) kernelText() string {
 	s.t.Helper()
-	state, err := s.kernel.Read(context.Background(), kernel.Scope{Sysctls: []string{"net.ipv6.conf.all.forwarding",
-		"net.ipv6.conf.wan0.accept_ra", "net.ipv6.conf.wan0.accept_ra_defrtr"}})
+	var state kernel.State
+	err := s.router.Do(func() (err error) { // /proc/sys/net shows the namespace of the thread that reads
+		state, err = s.kernel.Read(context.Background(), kernel.Scope{Sysctls: []string{"net.ipv6.conf.all.forwarding",
+			"net.ipv6.conf.wan0.accept_ra", "net.ipv6.conf.wan0.accept_ra_defrtr", "net.ipv6.conf.wan0.accept_ra_rt_info_max_plen"}})
+		return err
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -120,18 +120,16 @@ func (l *Listener) Run(ctx context.Context) error {
 	}
 }
 
-// takeMail takes over what SetLink left. What routers said outlives a loss of carrier, until its lifetimes are over; a
-// new interface index is another link.
+// takeMail takes over what SetLink left. What routers said outlives a loss of carrier, until its lifetimes are over. An
+// interface that is gone, or has a new index, is another link.
 func (l *Listener) takeMail() {
 	l.mu.Lock()
 	link := l.mail
 	l.mu.Unlock()
-	if link.Index != l.link.Index && l.link.Index != 0 && link.Index != 0 {
+	if link.Index != l.link.Index && l.link.Index != 0 {
 		l.table = table{}
 	}
-	if link.Index != 0 {
-		l.link = link
-	}
+	l.link = link
 	l.port.setLink(link)
 }
 

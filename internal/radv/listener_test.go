@@ -171,6 +171,9 @@ func TestListenerKeepsRoutersWithoutCarrier(t *testing.T) {
 		gone.Index = 0
 		l.SetLink(gone)
 		pass(time.Second)
+		if f := facts.last(); len(f.Routers) != 0 {
+			t.Errorf("an interface that does not exist has routers: %+v", f)
+		}
 		replaced := lan
 		replaced.Index = 9
 		l.SetLink(replaced)
