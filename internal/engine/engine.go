@@ -83,6 +83,7 @@ type Engine struct {
 	readable  bool      // the last step could read the kernel
 	status    string
 	gen       uint64
+	unsaved   []job         // leases, handed to the writer when the kernel has followed: it would take a processor from that
 	pending   []publication // waiting for the writer
 	counters  Counters
 	links     []kernel.Link
@@ -131,9 +132,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case f := <-e.facts:
-			f(e)
-			e.drain()
-			e.step(ctx)
+			if e.take(f) {
+				e.step(ctx)
+			}
 		case <-e.hints:
 			if noise == nil {
 				noise = time.After(settle)
@@ -157,16 +158,19 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// drain takes in the facts that are waiting already, so that a burst costs one step.
-func (e *Engine) drain() {
+// take takes in a fact and those that wait behind it, so that a burst costs one step, and reports whether there is
+// something to decide.
+func (e *Engine) take(f fact) (decide bool) {
+	decide = f(e)
 	for range cap(e.facts) {
 		select {
 		case f := <-e.facts:
-			f(e)
+			decide = f(e) || decide
 		default:
-			return
+			return decide
 		}
 	}
+	return decide
 }
 
 // next is when the engine must act although nothing happens: a deadline of the site, a retry, or the resync that finds

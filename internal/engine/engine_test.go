@@ -73,6 +73,12 @@ func (m *memory) note(s string) {
 
 var bound = places[1]
 
+// pass lets virtual time pass, and everything happen that is due by then.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 func TestRestartWritesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kern, store := &fake.Kernel{Link: fakeLinks()}, newMemory()
@@ -80,7 +86,7 @@ func TestRestartWritesNothing(t *testing.T) {
 		walker{t, e, kern, kern.SetLink}.visit(bound)
 		synctest.Wait()
 		stop()
-		before := kern.Writes
+		before := kern.Written()
 		if before == 0 {
 			t.Fatal("nothing was written at all")
 		}
@@ -90,13 +96,13 @@ func TestRestartWritesNothing(t *testing.T) {
 			o.Events = func(evs []Item, _ policy.Site) { events += len(evs) }
 		})
 		synctest.Wait()
-		if n := kern.Writes - before; n != 0 {
+		if n := kern.Written() - before; n != 0 {
 			t.Errorf("the restart wrote %d times before any uplink reported: %v", n, kern.Log[len(kern.Log)-n:])
 		}
 		walker{t, e, kern, kern.SetLink}.visit(bound)
 		synctest.Wait()
-		time.Sleep(10 * time.Minute) // resyncs
-		if n := kern.Writes - before; n != 0 {
+		pass(10 * time.Minute) // resyncs
+		if n := kern.Written() - before; n != 0 {
 			t.Errorf("after the restart it wrote %d times: %v", n, kern.Log[len(kern.Log)-n:])
 		}
 		if events != 0 {
@@ -116,11 +122,11 @@ func TestKillAnywhere(t *testing.T) {
 			e, stop := startStoppable(t, kern, store, parse(t, from.config))
 			w := walker{t, e, kern, kern.SetLink}
 			w.visit(from)
-			dead := kern.Writes + n
-			kern.Die = func(w int) bool { return w >= dead }
+			dead := kern.Written() + n
+			kern.Change(func() { kern.Die = func(w int) bool { return w >= dead } })
 			w.visit(to)
 			stop()
-			kern.Die = nil
+			kern.Change(func() { kern.Die = nil })
 			e = start(t, kern, store, parse(t, to.config), func(o *Options) { o.Leases = store.leases })
 			golden(t, "walk-"+to.name, walker{t, e, kern, kern.SetLink}.visit(to))
 			if t.Failed() {
@@ -137,18 +143,18 @@ func TestNothingIsPrunedBeforeUplinksReport(t *testing.T) {
 		walker{t, e, kern, kern.SetLink}.visit(bound)
 		synctest.Wait()
 		stop()
-		held := kern.State.Text(time.Now())
+		held := kern.Owned().Text(time.Now())
 		e = start(t, kern, newMemory(), parse(t, bound.config)) // the state directory is lost
-		time.Sleep(time.Hour)
-		if got := kern.State.Text(time.Now()); got != held {
+		pass(time.Hour)
+		if got := kern.Owned().Text(time.Now()); got != held {
 			t.Errorf("rows went before the uplink reported:\n%s", got)
 		}
 		if n := len(e.Snapshot().Waiting); n == 0 {
 			t.Error("nothing is shown as waiting")
 		}
 		e.Client("fiber", ClientStatus{State: "soliciting", Reported: true, Failure: "no answer"}, false)
-		time.Sleep(2 * time.Minute) // also past the adoption of the next hop
-		if got := kern.State; len(got.Addresses) != 0 {
+		pass(2 * time.Minute) // also past the adoption of the next hop
+		if got := kern.Owned(); len(got.Addresses) != 0 {
 			t.Errorf("addresses stay although the uplink has nothing:\n%s", got.Text(time.Now()))
 		}
 	})
@@ -160,22 +166,22 @@ func TestTwoProgramsDoNotFightAtFullSpeed(t *testing.T) {
 		e := start(t, kern, newMemory(), parse(t, bound.config))
 		walker{t, e, kern, kern.SetLink}.visit(bound)
 		synctest.Wait()
-		before := kern.Writes
+		before := kern.Written()
 		const minutes = 10
 		for range minutes * 60 * 10 { // somebody deletes the address ten times a second
 			kern.Drop("2001:db8:1100::1/64")
 			e.Hint()
-			time.Sleep(100 * time.Millisecond)
+			pass(100 * time.Millisecond)
 		}
-		n := kern.Writes - before
+		n := kern.Written() - before
 		if most := 10 + minutes*60/5 + 1; n > most || n < minutes*60/5 {
 			t.Errorf("%d repairs in %d minutes, want about one in 5 s and no more than %d", n, minutes, most)
 		}
 		if !slices.ContainsFunc(e.Snapshot().Problems, func(p policy.Problem) bool { return p.Code == "fighting" }) {
 			t.Errorf("no problem says so: %v", e.Snapshot().Problems)
 		}
-		time.Sleep(5 * time.Minute)
-		if !strings.Contains(kern.State.Text(time.Now()), "2001:db8:1100::1/64") {
+		pass(5 * time.Minute)
+		if !strings.Contains(kern.Owned().Text(time.Now()), "2001:db8:1100::1/64") {
 			t.Error("the address is not back after the fight")
 		}
 	})
@@ -205,8 +211,8 @@ func TestForeignObjectInTheWay(t *testing.T) {
 		if !slices.Equal(events, []string{policy.UplinkUp}) || len(announced["lan"].Prefixes) != 0 {
 			t.Errorf("what has not come about was reported: events %v, announced %v", events, announced)
 		}
-		kern.Foreign = kernel.State{} // the user removes it
-		time.Sleep(2 * time.Minute)
+		kern.Change(func() { kern.Foreign = kernel.State{} }) // the user removes it
+		pass(2 * time.Minute)
 		if !slices.Contains(events, policy.PrefixNew) || len(announced["lan"].Prefixes) != 1 {
 			t.Errorf("after the obstacle went: events %v, announced %v", events, announced)
 		}
@@ -226,7 +232,7 @@ func TestLedgerIsOnDiskBeforeTheAnnouncement(t *testing.T) {
 		})
 		walker{t, e, kern, kern.SetLink}.visit(bound)
 		synctest.Wait()
-		ledger, announce := slices.Index(store.log, "write ledger"), slices.Index(store.log, "announce")
+		ledger, announce := slices.Index(store.log, "write ledger.json"), slices.Index(store.log, "announce")
 		if ledger < 0 || announce < ledger {
 			t.Errorf("order on disk and wire: %v", store.log)
 		}
@@ -253,11 +259,11 @@ func TestLeaseRunsOut(t *testing.T) {
 		l := pd.Lease{Prefixes: []pd.LeasedPrefix{{Prefix: netip.MustParsePrefix("2001:db8:1100::/56"),
 			PreferredUntil: lifetime.After(time.Now(), 20), ValidUntil: lifetime.After(time.Now(), 30)}}}
 		e.Client("fiber", ClientStatus{State: "bound", Reported: true, Lease: l}, true)
-		time.Sleep(21 * time.Second)
-		if a := kern.State.Addresses; len(a) != 1 || a[0].PreferredUntil.Seconds(time.Now()) != 0 {
+		pass(21 * time.Second)
+		if a := kern.Owned().Addresses; len(a) != 1 || a[0].PreferredUntil.Seconds(time.Now()) != 0 {
 			t.Errorf("after the preferred lifetime: %+v", a)
 		}
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		if got := w.text(); strings.Contains(got, "1100") {
 			t.Errorf("after the valid lifetime:\n%s", got)
 		}
@@ -307,6 +313,7 @@ func TestDiskFullIsAProblemNotAnEnd(t *testing.T) {
 		golden(t, "walk-bound", w.visit(bound))
 		synctest.Wait()
 		w.visit(bound)
+		synctest.Wait()
 		if events == 0 || !slices.ContainsFunc(e.Snapshot().Problems, func(p policy.Problem) bool { return p.Code == "not-saved" }) {
 			t.Errorf("events %d, problems %v", events, e.Snapshot().Problems)
 		}

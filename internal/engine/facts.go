@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -13,12 +14,16 @@ import (
 	"uplinkd/policy"
 )
 
-// fact is something that happened, as the change it makes to what the engine knows. It runs on the engine's goroutine.
-type fact func(*Engine)
+// fact is something that happened, as the change it makes to what the engine knows. It runs on the engine's goroutine and
+// reports whether there is something to decide now.
+type fact func(*Engine) (decide bool)
 
 func (e *Engine) send(f fact) {
 	select {
 	case e.facts <- f:
+		// The engine runs next on this thread, once the sender gives way. If the sender goes on, to its log for one, the
+		// engine waits for another thread to wake up: 0.1 ms, a third of the way from a Reply to the address in the kernel.
+		runtime.Gosched()
 	case <-e.done:
 	}
 }
@@ -35,9 +40,9 @@ type ClientStatus struct {
 
 // Client takes in what the client of an uplink says. hasLease is false when only state or failure changed.
 func (e *Engine) Client(uplink string, s ClientStatus, hasLease bool) {
-	e.send(func(e *Engine) {
+	e.send(func(e *Engine) bool {
 		if !e.has(uplink) {
-			return
+			return false
 		}
 		was := e.clients[uplink]
 		s.Since = was.Since
@@ -47,11 +52,17 @@ func (e *Engine) Client(uplink string, s ClientStatus, hasLease bool) {
 		if !hasLease {
 			s.Lease, s.Cause = was.Lease, was.Cause
 		} else {
-			e.jobs <- job{lease: &s.Lease, uplink: uplink}
+			e.unsaved = append(e.unsaved, job{lease: &s.Lease, uplink: uplink})
 		}
 		s.Reported = s.Reported || was.Reported
 		e.clients[uplink] = s
+		if !hasLease && s.Reported == was.Reported && s.Failure == was.Failure {
+			// "soliciting" has become "requesting": the Reply may be on its way, and a step now would hold it up.
+			e.showClients()
+			return false
+		}
 		e.grant(uplink, s.Lease, s.Reported)
+		return true
 	})
 }
 
@@ -69,12 +80,14 @@ func (e *Engine) grant(uplink string, l pd.Lease, reported bool) {
 
 // Routers takes in the default routers of an uplink, best first.
 func (e *Engine) Routers(uplink string, routers []policy.Router) {
-	e.send(func(e *Engine) {
-		if e.has(uplink) {
-			f := e.world.Uplinks[uplink]
-			f.Routers = slices.Clone(routers)
-			e.world.Uplinks[uplink] = f
+	e.send(func(e *Engine) bool {
+		if !e.has(uplink) {
+			return false
 		}
+		f := e.world.Uplinks[uplink]
+		f.Routers = slices.Clone(routers)
+		e.world.Uplinks[uplink] = f
+		return true
 	})
 }
 
@@ -89,7 +102,7 @@ func (e *Engine) Hint() {
 // Reload replaces the config, reads the links again, and returns when the first step with both is done.
 func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 	done := make(chan struct{})
-	e.send(func(e *Engine) {
+	e.send(func(e *Engine) bool {
 		e.cfg = cfg
 		e.refreshLinks(ctx)
 		for name := range e.world.Uplinks {
@@ -100,6 +113,7 @@ func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 		}
 		e.limits.forget()
 		e.afterStep = append(e.afterStep, func() { close(done) })
+		return true
 	})
 	select {
 	case <-done:

@@ -32,8 +32,8 @@ type reported struct {
 
 // Names and versions of the engine's files.
 const (
-	ledgerFile    = "ledger"
-	reportedFile  = "site"
+	ledgerFile    = "ledger.json"
+	reportedFile  = "site.json"
 	formatVersion = 1
 	maxLost       = 16
 )
@@ -130,6 +130,14 @@ func read[T any](e *Engine, name string, v *T) error {
 		return nil
 	}
 	return err
+}
+
+// saveLeases queues leases for the disk, before anything that follows from them is told to anybody.
+func (e *Engine) saveLeases() {
+	for _, j := range e.unsaved {
+		e.jobs <- j
+	}
+	e.unsaved = nil
 }
 
 // save queues the ledger for the disk.

@@ -30,6 +30,7 @@ func (e *Engine) step(ctx context.Context) {
 	took := Took{Read: time.Since(began)}
 	e.readable = err == nil
 	if err != nil {
+		e.saveLeases()
 		e.opt.Log.Error("read the kernel", "err", err)
 		e.retry(true)
 		e.snapshot(site, append(problems, policy.Problem{Path: "kernel", Code: "read-failed", Message: err.Error()}), want, nil)
@@ -44,6 +45,7 @@ func (e *Engine) step(ctx context.Context) {
 		took.Apply = time.Since(began)
 	}
 	took.All = time.Since(start)
+	e.saveLeases()
 	e.counters.add(report, took)
 	e.log(report)
 	e.settled(report, want)
@@ -229,7 +231,11 @@ func (e *Engine) log(r kernel.Report) {
 	const most = 50 // lines per step; a table of thousands is a number in the log, its rows are in `uplinkd plan`
 	now := time.Now()
 	for _, op := range r.Done[:min(most, len(r.Done))] {
-		e.opt.Log.Info(op.Text(now), "why", op.Row.Why().Rule)
+		if why := op.Row.Why().Rule; why != "" {
+			e.opt.Log.Info(op.Text(now), "why", why)
+		} else {
+			e.opt.Log.Info(op.Text(now))
+		}
 	}
 	if len(r.Done) > most {
 		e.opt.Log.Info(fmt.Sprintf("and %d more operations", len(r.Done)-most))

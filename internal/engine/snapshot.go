@@ -66,6 +66,13 @@ func (e *Engine) snapshot(site policy.Site, problems []policy.Problem, want kern
 		Clients: maps.Clone(e.clients), Wanted: want, Waiting: waiting, Counters: e.counters})
 }
 
+// showClients replaces what the newest snapshot says of the clients.
+func (e *Engine) showClients() {
+	s := *e.snap.Load()
+	s.Clients = maps.Clone(e.clients)
+	e.snap.Store(&s)
+}
+
 // Line is the site in one line, for systemd's STATUS= and the first line of `uplinkd status`.
 func Line(s policy.Site) string {
 	parts := make([]string, 0, len(s.Uplinks))

@@ -105,12 +105,12 @@ func (w walker) visit(p place) string {
 		w.t.Fatal(err)
 	}
 	for _, u := range cfg.Uplinks {
-		w.e.Client(u.Name, ClientStatus{State: "bound", Reported: true, Lease: lease(p.leases[u.Name])}, true)
 		var routers []policy.Router
 		if r := p.routers[u.Name]; r != "" {
 			routers = []policy.Router{{Address: netip.MustParseAddr(r), Until: lifetime.Forever()}}
 		}
 		w.e.Routers(u.Name, routers)
+		w.e.Client(u.Name, ClientStatus{State: "bound", Reported: true, Lease: lease(p.leases[u.Name])}, true)
 	}
 	if err := w.e.Reload(w.t.Context(), cfg); err != nil { // also waits until the facts before it have been acted on
 		w.t.Fatal(err)
