@@ -139,7 +139,7 @@ func TestRetry(t *testing.T) {
 		s.Submit(items("prefix.new", 1, 2))
 		s.expect(t, "0s log 1")
 		got := s.Status()[0]
-		if got.Event != "prefix.new" || got.NextRetry.Sub(time.Now()) != time.Second || got.Queued != 1 || got.LastError != "exit status 1" {
+		if got.Event != "prefix.new" || time.Until(got.NextRetry) != time.Second || got.Queued != 1 || got.LastError != "exit status 1" {
 			t.Errorf("status while it waits: %+v", got)
 		}
 		time.Sleep(time.Minute)

@@ -47,6 +47,9 @@ func (d *daemon) run(ctx context.Context) error {
 		return err
 	}
 	d.cfg = cfg
+	if err := privileged(); err != nil {
+		return err
+	}
 	state, err := store.Open(cfg.StateDir)
 	if err != nil {
 		return err
@@ -124,9 +127,10 @@ func bootID() string {
 }
 
 func (d *daemon) tellHooks(items []engine.Item, site policy.Site) {
+	doc := ctl.SiteOf(site, site.Now)
 	out := make([]hooks.Item, len(items))
 	for i, it := range items {
-		out[i] = hooks.Item{Seq: it.Seq, At: it.Time, Event: it.Event, Site: site}
+		out[i] = hooks.Item{Seq: it.Seq, At: it.Time, Event: it.Event, Site: doc}
 	}
 	d.hooks.Submit(out)
 }

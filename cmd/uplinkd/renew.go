@@ -17,7 +17,7 @@ var renewVerb = verb{
 var releaseVerb = verb{
 	name: "release", args: "UPLINK", summary: "give the leases of an uplink back to the provider",
 	about: "Stops using the prefixes of UPLINK in the order that keeps hosts working as long as possible, then tells the server that they are free. " +
-		"The provider may give another prefix next time; a new one is asked for when the link comes up again or uplinkd is restarted. Needs root.",
+		"The provider may give another prefix next time; one is asked for by `uplinkd renew UPLINK`, or when uplinkd is restarted. Needs root.",
 	failed:   "the daemon cannot be asked or refused",
 	examples: []string{"uplinkd release fiber"},
 	run:      cmdRelease,

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"runtime/debug"
 
 	"uplinkd/internal/config"
@@ -30,15 +29,13 @@ func cmdRun(env *environment, args []string) int {
 	// The live heap is about 2 MB: collecting at half of Go's default growth costs nothing and keeps the RSS on a small
 	// router down.
 	debug.SetGCPercent(50)
-	d := daemon{load: func() (*config.Config, error) { return loadConfig(env.config) }, log: newLog(*debugLog), system: newSupervisor()}
-	err := d.run(env.ctx)
-	var bad config.Errors
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &bad):
-		env.fail(err)
-		return exitUsage
+	load := func() (*config.Config, error) { return loadConfig(env.config) }
+	if _, err := load(); err != nil {
+		return env.failConfig(err)
 	}
-	return env.fail(err)
+	d := daemon{load: load, log: newLog(*debugLog), system: newSupervisor()}
+	if err := d.run(env.ctx); err != nil {
+		return env.fail(err)
+	}
+	return exitOK
 }

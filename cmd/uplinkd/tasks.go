@@ -134,14 +134,13 @@ func (t *tasks) startUplink(u config.Uplink) *uplinkTask {
 	if iaid == 0 {
 		iaid = pd.IAIDFor(u.Name)
 	}
-	log := t.log.With("uplink", u.Name)
 	granted := false // Observe runs on one goroutine
 	task := &uplinkTask{config: u}
 	task.client = client.New(client.Config{
 		Uplink: u.Name,
 		Machine: pd.Config{ClientID: t.duid, IAID: iaid, Length: u.DHCPv6.Length, RapidCommit: u.DHCPv6.RapidCommit,
 			Delay: u.DHCPv6.Delay},
-		Saved: lease, ReportAfter: u.DHCPv6.ReportAfter, Logger: log,
+		Saved: lease, ReportAfter: u.DHCPv6.ReportAfter, Logger: t.log,
 		Observe: func(up client.Update) {
 			// After a reboot the stored lease counts only from the server's word on, or from when it stayed silent.
 			changed := up.Cause != "" || up.Reported && !granted
@@ -150,7 +149,7 @@ func (t *tasks) startUplink(u config.Uplink) *uplinkTask {
 				Cause: up.Cause}, changed)
 		},
 	})
-	task.listener = radv.NewListener(u.Name, func(f radv.Facts) { t.engine.Routers(u.Name, f.Routers) }, log)
+	task.listener = radv.NewListener(u.Name, func(f radv.Facts) { t.engine.Routers(u.Name, f.Routers) }, t.log)
 	task.client.SetLink(t.link(u.Interface))
 	task.listener.SetLink(t.link(u.Interface))
 	task.running = t.run(task.client.Run, task.listener.Run)
@@ -158,7 +157,7 @@ func (t *tasks) startUplink(u config.Uplink) *uplinkTask {
 }
 
 func (t *tasks) startDownstream(d config.Downstream) *downstreamTask {
-	task := &downstreamTask{config: d, sender: radv.NewSender(d.Name, t.log.With("downstream", d.Name))}
+	task := &downstreamTask{config: d, sender: radv.NewSender(d.Name, t.log)}
 	task.sender.SetLink(t.link(d.Interface))
 	if a, ok := t.said[d.Name]; ok {
 		task.sender.Set(a)

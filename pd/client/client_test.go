@@ -69,7 +69,7 @@ func TestReportAfter(t *testing.T) {
 				if got := l.latest(); got.Reported {
 					t.Errorf("too early: %+v", got)
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				if got := l.latest(); !got.Reported || got.HasLease {
 					t.Errorf("after ReportAfter: %+v", got)

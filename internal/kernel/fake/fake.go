@@ -114,6 +114,28 @@ func put[R interface{ Compare(R) int }](rows, foreign []R, op kernel.Op, r R) ([
 	return rows, nil
 }
 
+// Owned returns the rows as they are now.
+func (f *Kernel) Owned() kernel.State {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return kernel.State{Sysctls: slices.Clone(f.State.Sysctls), Routes: slices.Clone(f.State.Routes), Rules: slices.Clone(f.State.Rules),
+		Addresses: slices.Clone(f.State.Addresses)}
+}
+
+// Change runs do while nobody reads or writes: for changing fields in the course of a test.
+func (f *Kernel) Change(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+}
+
+// Written returns how many operations were carried out so far.
+func (f *Kernel) Written() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.Writes
+}
+
 // SetLink sets a link administratively up or down with the kernel's consequences: down takes IPv6 addresses and routes
 // on it away, rules stay.
 func (f *Kernel) SetLink(name string, up bool) {
