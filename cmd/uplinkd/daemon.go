@@ -106,12 +106,18 @@ func (d *daemon) run(ctx context.Context) error {
 
 func (d *daemon) options(kern *rtnl.Kernel, state *store.Dir) engine.Options {
 	leases := map[string]pd.Lease{}
+	var lost []string
 	for _, u := range d.cfg.Uplinks {
-		if l, err := state.Lease(u.Name); err == nil && len(l.At(time.Now()).Prefixes) > 0 {
-			leases[u.Name] = l.At(time.Now())
+		l, err := state.Lease(u.Name)
+		if err != nil {
+			d.log.Error("stored lease is of no use; soliciting afresh", "uplink", u.Name, "err", err)
+			lost = append(lost, u.Name)
+		}
+		if l = l.At(time.Now()); len(l.Prefixes) > 0 {
+			leases[u.Name] = l
 		}
 	}
-	return engine.Options{Config: d.cfg, Kernel: kern, Store: state, Log: d.log, BootID: bootID(), Leases: leases, Version: versionText(),
+	return engine.Options{Config: d.cfg, Kernel: kern, Store: state, Log: d.log, BootID: bootID(), Leases: leases, Lost: lost, Version: versionText(),
 		Damaged: store.ErrCorrupt, NoOwnerMark: !kern.Caps().IFAProto, Tick: d.system.tick(),
 		Links:    func(ls []kernel.Link) { d.tasks.setLinks(ls) },
 		Announce: func(name string, a policy.Announcement) { d.tasks.announce(name, a) },

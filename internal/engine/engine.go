@@ -40,6 +40,7 @@ type Options struct {
 	Log     *slog.Logger
 	BootID  string              // of the running kernel: another one than last time means that every event is new again
 	Leases  map[string]pd.Lease // stored leases by uplink
+	Lost    []string            // uplinks whose stored lease is damaged
 	Version string
 	Damaged error // what errors.Is finds in a ReadJSON error when the file was set aside as damaged
 
@@ -213,6 +214,7 @@ func (e *Engine) adopt(ctx context.Context) {
 		e.opt.Log.Warn("read the kernel before the first plan", "err", err)
 		return
 	}
+	e.salvage(state)
 	site, _, _ := policy.Plan(e.cfg, e.world, e.ledger)
 	for _, u := range site.Uplinks {
 		for _, r := range state.Routes {

@@ -112,6 +112,37 @@ func TestRestartWritesNothing(t *testing.T) {
 }
 
 // A crash may come after any write. What a new engine makes of it must not depend on where.
+// TestDamagedLeaseIsNoLoss restarts without the stored lease, which was damaged: until the client has asked, nothing is
+// withdrawn and nobody is told that the prefix is lost.
+func TestDamagedLeaseIsNoLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kern, store := &fake.Kernel{Link: fakeLinks()}, newMemory()
+		e, stop := startStoppable(t, kern, store, parse(t, bound.config))
+		walker{t, e, kern, kern.SetLink}.visit(bound)
+		synctest.Wait()
+		stop()
+		before := kern.Written()
+		var events []string
+		e = start(t, kern, store, parse(t, bound.config), func(o *Options) {
+			o.Lost = []string{"fiber"}
+			o.Events = func(evs []Item, _ policy.Site) {
+				for _, ev := range evs {
+					events = append(events, ev.Event.Kind)
+				}
+			}
+		})
+		synctest.Wait()
+		if n := kern.Written() - before; n != 0 || len(events) > 0 || !e.Snapshot().Ready {
+			t.Errorf("before the client reports: %d writes, events %v, ready %v", n, events, e.Snapshot().Ready)
+		}
+		e.Client("fiber", ClientStatus{State: "soliciting", Reported: true}, true)
+		synctest.Wait()
+		if !slices.Contains(events, policy.PrefixLost) {
+			t.Errorf("the client has asked in vain, but the events are %v", events)
+		}
+	})
+}
+
 func TestKillAnywhere(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 50 {

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"slices"
 
+	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
 	"uplinkd/pd"
 	"uplinkd/policy"
 )
@@ -113,6 +115,33 @@ func (e *Engine) load() error {
 		}
 	}
 	return nil
+}
+
+// salvage goes on with the delegations of uplinks whose stored lease is damaged, as they were last reported in this boot
+// and with the lifetimes that their addresses have in the kernel. Hosts and hooks must not hear that a prefix is lost
+// before the client has asked for it.
+func (e *Engine) salvage(state kernel.State) {
+	for _, name := range e.opt.Lost {
+		i := slices.IndexFunc(e.shown.Uplinks, func(u policy.Uplink) bool { return u.Name == name })
+		if i < 0 || !e.has(name) {
+			continue
+		}
+		u := e.shown.Uplinks[i]
+		l := pd.Lease{DNS: u.DNS, DomainSearch: u.Search}
+		for _, g := range u.Delegations {
+			p := pd.LeasedPrefix{Prefix: g.Prefix, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil}
+			for _, a := range state.Addresses {
+				if g.Prefix.Contains(a.Prefix.Addr()) {
+					p.PreferredUntil = lifetime.Max(p.PreferredUntil, a.PreferredUntil)
+					p.ValidUntil = lifetime.Max(p.ValidUntil, a.ValidUntil)
+				}
+			}
+			l.Prefixes = append(l.Prefixes, p)
+		}
+		l = l.At(e.world.Now)
+		e.clients[name] = ClientStatus{State: "starting", Lease: l}
+		e.grant(name, l, false)
+	}
 }
 
 // read fills v from a file; it stays zero when there is none or it was damaged.

@@ -51,13 +51,12 @@ func (e *Engine) step(ctx context.Context) {
 	e.settled(report, want)
 	e.retry(len(report.Failed) > 0 || len(held.fighting) > 0)
 	problems = append(problems, findings(report, held)...)
+	first := !e.ready && (len(report.Failed) == 0 || start.Sub(e.began) > patience)
+	e.ready = e.ready || first
 	e.snapshot(site, problems, want, held.waiting)
 	e.publish(site, ledger, report)
-	if !e.ready && (len(report.Failed) == 0 || start.Sub(e.began) > patience) {
-		e.ready = true
-		if e.opt.Ready != nil {
-			e.opt.Ready()
-		}
+	if first && e.opt.Ready != nil {
+		e.opt.Ready()
 	}
 	e.alive()
 	e.tellStatus(site)
