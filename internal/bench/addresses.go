@@ -18,7 +18,8 @@ type arrival struct {
 }
 
 // watchAddresses reports the global IPv6 addresses that come to dev, from an rtnetlink socket of its own and a thread that
-// does nothing but wait on it. It has to be called in the interface's namespace.
+// does nothing but wait on it. With root's rights that thread goes before all others: it shall show when the kernel has an
+// address, not when a busy machine lets somebody look. It has to be called in the interface's namespace.
 func watchAddresses(dev string) (<-chan arrival, error) {
 	i, err := net.InterfaceByName(dev)
 	if err != nil {
@@ -34,6 +35,7 @@ func watchAddresses(dev string) (<-chan arrival, error) {
 	arrivals := make(chan arrival, 64)
 	go func() {
 		runtime.LockOSThread()
+		_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
 		for b := make([]byte, 8192); ; {
 			n, _, err := unix.Recvfrom(fd, b, 0)
 			at := time.Now()

@@ -22,8 +22,9 @@ type Kernel struct {
 	caps    Caps
 	options options
 
-	mu   sync.Mutex
-	conn *conn
+	mu     sync.Mutex
+	conn   *conn
+	values values
 }
 
 // options are the knobs that tests turn.
@@ -59,6 +60,7 @@ func open(o options) (*Kernel, error) {
 func (k *Kernel) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.values.close()
 	if k.conn != nil {
 		k.conn.close()
 		k.conn = nil
