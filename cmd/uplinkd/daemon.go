@@ -97,11 +97,21 @@ func (d *daemon) run(ctx context.Context) error {
 	d.system.stopping()
 	d.tasks.release(5 * time.Second)
 	d.tasks.stop()
+	d.settle(5 * time.Second)
 	stopEngine()
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// settle lets the last word of the tasks reach the kernel: a prefix that was given back may be somebody else's soon.
+func (d *daemon) settle(limit time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := d.engine.Settle(ctx); err != nil {
+		d.log.Warn("stopping", "err", err)
+	}
 }
 
 func (d *daemon) options(kern *rtnl.Kernel, state *store.Dir) engine.Options {

@@ -101,8 +101,7 @@ func (e *Engine) Hint() {
 
 // Reload replaces the config, reads the links again, and returns when the first step with both is done.
 func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
-	done := make(chan struct{})
-	e.send(func(e *Engine) bool {
+	return e.during(ctx, "reload", func(e *Engine) {
 		e.cfg = cfg
 		e.refreshLinks(ctx)
 		for name := range e.world.Uplinks {
@@ -112,6 +111,19 @@ func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 			}
 		}
 		e.limits.forget()
+	})
+}
+
+// Settle returns when the kernel has followed all facts that were told before.
+func (e *Engine) Settle(ctx context.Context) error {
+	return e.during(ctx, "last step", func(*Engine) {})
+}
+
+// during has f done by the engine and returns when the step that follows it is done.
+func (e *Engine) during(ctx context.Context, what string, f func(*Engine)) error {
+	done := make(chan struct{})
+	e.send(func(e *Engine) bool {
+		f(e)
 		e.afterStep = append(e.afterStep, func() { close(done) })
 		return true
 	})
@@ -119,9 +131,9 @@ func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("reload: the engine has not taken the new config yet: %w", ctx.Err())
+		return fmt.Errorf("%s: the engine has not done it yet: %w", what, ctx.Err())
 	case <-e.done:
-		return fmt.Errorf("reload: the engine has stopped")
+		return fmt.Errorf("%s: the engine has stopped", what)
 	}
 }
 
