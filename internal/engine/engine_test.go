@@ -122,6 +122,7 @@ func TestDamagedLeaseIsNoLoss(t *testing.T) {
 		synctest.Wait()
 		stop()
 		before := kern.Written()
+		delete(store.leases, "fiber")
 		var events []string
 		e = start(t, kern, store, parse(t, bound.config), func(o *Options) {
 			o.Lost = []string{"fiber"}
@@ -135,6 +136,11 @@ func TestDamagedLeaseIsNoLoss(t *testing.T) {
 		if n := kern.Written() - before; n != 0 || len(events) > 0 || !e.Snapshot().Ready {
 			t.Errorf("before the client reports: %d writes, events %v, ready %v", n, events, e.Snapshot().Ready)
 		}
+		store.mu.Lock()
+		if l := store.leases["fiber"]; len(l.Prefixes) != 1 || l.IAID != 0 {
+			t.Errorf("the next start would find the lease %+v", l)
+		}
+		store.mu.Unlock()
 		e.Client("fiber", ClientStatus{State: "soliciting", Reported: true}, true)
 		synctest.Wait()
 		if !slices.Contains(events, policy.PrefixLost) {

@@ -141,6 +141,8 @@ func (e *Engine) salvage(state kernel.State) {
 		l = l.At(e.world.Now)
 		e.clients[name] = ClientStatus{State: "starting", Lease: l}
 		e.grant(name, l, false)
+		// Without an IAID it is no lease for the client, only a hint what to ask for; but the next start shall not know less.
+		e.unsaved = append(e.unsaved, job{lease: &l, uplink: name})
 	}
 }
 
