@@ -11,11 +11,43 @@ import (
 // Config is what a Machine needs to know of its uplink. It never changes in the life of a Machine.
 type Config struct {
 	ClientID    DUID
-	IAID        uint32 // of the IA_PD; stable for the uplink
-	Length      uint8  // prefix length hint, 0: none
-	RapidCommit bool   // ask for the two-message exchange
-	Delay       bool   // random delay of 0 … SOL_MAX_DELAY before the first Solicit (RFC 9915 §18.2.1)
+	PDs         []PDConfig // IA_PDs to ask for; none: no delegation is wanted
+	NA          *NAConfig  // IA_NA to ask for; nil: none
+	Stateless   bool       // without bindings to ask for, or while servers grant none: Information-request (§18.2.6)
+	RapidCommit bool       // ask for the two-message exchange
+	Reconfigure bool       // send Reconfigure Accept (§21.20)
+	Delay       bool       // random delay of 0 … SOL_MAX_DELAY before the first message (RFC 9915 §18.2.1, §18.2.6)
+	Prefer      Preference // how to choose among servers
+	ORO         []uint16   // options to ask for besides those that the machine asks for itself
+	UserClass   [][]byte   // sent in every message that may have it
+	VendorClass []VendorClass
+	Extra       []Option // raw options from the config, likewise; never one of those the machine sends itself
 }
+
+// PDConfig is one IA_PD.
+type PDConfig struct {
+	IAID     uint32       // stable for the uplink and the place in the config; unique
+	Length   uint8        // prefix length hint, 0: none
+	Prefix   netip.Prefix // prefix hint; invalid: the one held before, if any
+	Min, Max uint8        // accepted lengths; 0: any. What lies outside is as if it had not been offered, and reported
+}
+
+// NAConfig is the IA_NA.
+type NAConfig struct {
+	IAID     uint32
+	Required bool // without an address no offer is good enough; else an IA_NA failure never costs the prefix
+}
+
+// Preference is how to choose among Advertises that arrive in the first RT (§18.2.9 allows a client to prefer the better set
+// of bindings to the higher preference).
+type Preference string
+
+// The preferences.
+const (
+	PreferPreference Preference = ""        // highest preference option, then most IAs served, then shortest prefix
+	PreferShortest   Preference = "largest" // the largest delegation, then preference; 255 does not end the wait
+	PreferHint       Preference = "hint"    // what was held before or is hinted at, then preference
+)
 
 // InputKind says what happened.
 type InputKind uint8
@@ -23,17 +55,21 @@ type InputKind uint8
 // The inputs of Machine.Step.
 const (
 	InputTimer    InputKind = iota + 1 // nothing but time passed: Deadline has come (too early or too late is harmless)
-	InputLinkUp                        // the link can carry packets now: start, or (with a lease) Rebind (§18.2.12)
+	InputLinkUp                        // the link can carry packets now: start, or verify what is held (§18.2.12)
 	InputLinkDown                      // the link cannot carry packets: be silent, keep the lease
 	InputMessage                       // Message arrived
-	InputRenew                         // a person or a suspicion asks for a Renew (Rebind, Solicit) now
+	InputRenew                         // a person asks for a Renew (Rebind, Solicit, Information-request) now
+	InputSuspect                       // a sign that the network has changed (§18.2.12): verify what is held, within limits
 	InputRelease                       // give the lease back: send Release, report an empty lease at once (§18.2.7: stop using first)
+	InputConflict                      // DAD has found Address of our IA_NA in use: Decline it (§18.2.8)
 )
 
 // Input is one thing that happened.
 type Input struct {
 	Kind    InputKind
-	Message Message // for InputMessage
+	Message Message    // for InputMessage
+	Unicast bool       // for InputMessage: it was sent to an address of ours, not to a group (§16.11)
+	Address netip.Addr // for InputConflict
 }
 
 // OutputKind says what to do.
@@ -66,6 +102,9 @@ const (
 	CauseRebound  Cause = "rebound"
 	CauseExpired  Cause = "expired" // a valid lifetime ended
 	CauseReleased Cause = "released"
+	CauseInformed Cause = "informed" // only Info changed: a Reply to an Information-request
+	CauseDeclined Cause = "declined" // an address was found to be in use elsewhere
+	CauseNoted    Cause = "noted"    // nothing that matters to others: SOL_MAX_RT, the replay value; for the disk
 )
 
 // Machine is the DHCPv6 client state machine of RFC 9915 §18.2 for one uplink and one IA_PD. It is not safe for
