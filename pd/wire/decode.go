@@ -1,10 +1,9 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
-	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -14,7 +13,7 @@ import (
 
 // Decode returns the message in b. It fails only if there is no message to speak of: a header cut short, or a type that
 // is no message between client and server. Everything below that is dropped piecemeal and named in Faults. The message
-// does not refer to b.
+// does not refer to b: Raw is a copy.
 func Decode(b []byte) (pd.Message, error) {
 	switch {
 	case len(b) < headerLen:
@@ -25,10 +24,14 @@ func Decode(b []byte) (pd.Message, error) {
 		return pd.Message{}, fmt.Errorf("decode DHCPv6 message: type %s is not a message between client and server",
 			dhcpv6.MessageType(b[0]))
 	}
-	d := decoder{m: pd.Message{Type: pd.MessageType(b[0]), XID: binary.BigEndian.Uint32(b) & 0xffffff}}
+	raw := bytes.Clone(b)
+	d := decoder{m: pd.Message{Type: pd.MessageType(b[0]), XID: binary.BigEndian.Uint32(b) & 0xffffff, Raw: raw}}
 	var seen singletons
-	d.walk("", b[headerLen:], func(code dhcpv6.OptionCode, data []byte) {
-		if names[code] != "" && (code == dhcpv6.OptionIAPD || seen.first(&d, "", code)) {
+	d.walk("", raw[headerLen:], func(code dhcpv6.OptionCode, data []byte) {
+		switch {
+		case names[code] == "":
+			d.unknown(code, data)
+		case repeatable[code] || seen.first(&d, "", code):
 			d.option(code, data)
 		}
 	})
@@ -36,8 +39,12 @@ func Decode(b []byte) (pd.Message, error) {
 }
 
 type decoder struct {
-	m     pd.Message
-	parts int // IA_PDs and prefixes so far
+	m          pd.Message
+	parts      int // IAs, prefixes and addresses so far
+	auths      int // Authentication options so far
+	s46Octets  int // of containers that were kept
+	rawOctets  int // of unknown options that were kept
+	rawDropped bool
 }
 
 // fault notes what was dropped. Arguments are numbers and values of our own making, never raw octets; the text is made
@@ -82,7 +89,7 @@ func (s *singletons) first(d *decoder, where string, code dhcpv6.OptionCode) boo
 	return true
 }
 
-// option reads one option of the top level. Unknown ones are skipped (RFC 9915 §16: never a fault).
+// option reads one option of the top level that has a name. What belongs elsewhere is skipped.
 func (d *decoder) option(code dhcpv6.OptionCode, b []byte) {
 	switch code {
 	case dhcpv6.OptionClientID:
@@ -99,20 +106,30 @@ func (d *decoder) option(code dhcpv6.OptionCode, b []byte) {
 		}
 	case dhcpv6.OptionRapidCommit:
 		d.m.RapidCommit = d.sized(code, b, 0)
+	case dhcpv6.OptionReconfAccept:
+		d.m.ReconfAccept = d.sized(code, b, 0)
+	case dhcpv6.OptionReconfMessage:
+		d.reconfMessage(code, b)
+	case dhcpv6.OptionAuth:
+		d.auth(code, b)
 	case dhcpv6.OptionORO:
 		d.oro(b)
 	case dhcpv6.OptionSolMaxRT:
 		d.m.SolMaxRT = d.maxRT(code, b)
 	case dhcpv6.OptionInfMaxRT:
 		d.m.InfMaxRT = d.maxRT(code, b)
+	case dhcpv6.OptionInformationRefreshTime:
+		d.refresh(code, b)
 	case dhcpv6.OptionStatusCode:
 		d.m.Status = d.status("", b)
-	case dhcpv6.OptionDNSRecursiveNameServer:
-		d.dns(b)
-	case dhcpv6.OptionDomainSearchList:
-		d.search(b)
 	case dhcpv6.OptionIAPD:
 		d.iapd(b)
+	case dhcpv6.OptionIANA:
+		d.iana(b)
+	case dhcpv6.OptionUserClass, dhcpv6.OptionVendorClass:
+		d.class(code, b)
+	default:
+		d.info(code, b)
 	}
 }
 
@@ -166,26 +183,79 @@ func (d *decoder) status(where string, b []byte) pd.Status {
 	return pd.Status{Code: pd.StatusCode(binary.BigEndian.Uint16(b)), Text: printable(string(b[2:]), maxStatusText)}
 }
 
-func (d *decoder) dns(b []byte) {
-	if len(b)%16 != 0 {
-		d.fault("DNS Servers: last %d octets of %d dropped", len(b)%16, len(b))
+// refresh reads an Information Refresh Time (RFC 9915 §21.23). Values below IRT_MINIMUM count as IRT_MINIMUM, which
+// matters here only for 0, since that means "absent" in pd.Message.
+func (d *decoder) refresh(code dhcpv6.OptionCode, b []byte) {
+	if !d.sized(code, b, 4) {
+		return
 	}
-	for ; len(b) >= 16; b = b[16:] {
-		if len(d.m.DNS) == maxDNS {
-			d.fault("DNS Servers: more than %d addresses: the rest dropped", maxDNS)
-			return
-		}
-		switch a := netip.AddrFrom16([16]byte(b)); {
-		case a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a.Is4In6():
-			d.fault("DNS Servers: %s dropped: not the address of a server", a)
-		case !slices.Contains(d.m.DNS, a):
-			d.m.DNS = append(d.m.DNS, a)
-		}
+	if d.m.InfoRefresh = binary.BigEndian.Uint32(b); d.m.InfoRefresh == 0 {
+		d.m.InfoRefresh = irtMinimum
 	}
 }
 
-func (d *decoder) search(b []byte) {
-	d.m.DomainSearch = parseNames(b, func(format string, args ...any) {
-		d.fault("Domain Search List: "+format, args...)
-	})
+func (d *decoder) reconfMessage(code dhcpv6.OptionCode, b []byte) {
+	if !d.sized(code, b, 1) {
+		return
+	}
+	switch t := pd.MessageType(b[0]); t {
+	case pd.Renew, pd.Rebind, pd.InformationRequest:
+		d.m.ReconfMsg = t
+	default: // §21.19
+		d.fault("%s dropped: type %d, want 5, 6 or 11", name(code), t)
+	}
+}
+
+// auth reads an Authentication option (RFC 9915 §21.11). Two of them are none (§20.2).
+func (d *decoder) auth(code dhcpv6.OptionCode, b []byte) {
+	if d.auths++; d.auths > 1 {
+		d.m.Auth = nil
+		d.fault("%s dropped: option number %d of its kind", name(code), d.auths)
+		return
+	}
+	if n := len(b); n < authHeader || n > authHeader+maxAuthInfo {
+		d.fault("%s dropped: %d octets, want %d to %d", name(code), n, authHeader, authHeader+maxAuthInfo)
+		return
+	}
+	d.m.Auth = &pd.Auth{Protocol: b[0], Algorithm: b[1], RDM: b[2], Replay: binary.BigEndian.Uint64(b[3:]),
+		Info: bytes.Clone(b[authHeader:])}
+}
+
+// class reads a User Class or Vendor Class option of a client (RFC 9915 §21.15, §21.16). Servers have no class that
+// matters to us.
+func (d *decoder) class(code dhcpv6.OptionCode, b []byte) {
+	switch {
+	case !fromClient(d.m.Type):
+		d.unknown(code, b)
+	case code == dhcpv6.OptionUserClass:
+		d.m.UserClass = d.classData(code, b)
+	case len(b) < 4:
+		d.fault("%s dropped: %d octets, want at least 4", name(code), len(b))
+	case len(d.m.VendorClass) == maxClasses:
+		d.fault("%s dropped: more than %d", name(code), maxClasses)
+	default:
+		d.m.VendorClass = append(d.m.VendorClass, pd.VendorClass{Enterprise: binary.BigEndian.Uint32(b), Data: d.classData(code, b[4:])})
+	}
+}
+
+// classData reads a list of opaque values, each behind its length in two octets.
+func (d *decoder) classData(code dhcpv6.OptionCode, b []byte) (data [][]byte) {
+	for len(b) >= 2 {
+		n := int(binary.BigEndian.Uint16(b))
+		b = b[2:]
+		switch {
+		case n > len(b):
+			d.fault("%s: value of %d octets, %d left: the rest dropped", name(code), n, len(b))
+			return data
+		case len(data) == maxClasses:
+			d.fault("%s: more than %d values: the rest dropped", name(code), maxClasses)
+			return data
+		}
+		data = append(data, bytes.Clone(b[:n]))
+		b = b[n:]
+	}
+	if len(b) > 0 {
+		d.fault("%s: %d stray octets at the end", name(code), len(b))
+	}
+	return data
 }

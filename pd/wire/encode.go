@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -36,6 +35,7 @@ func Encode(m pd.Message) ([]byte, error) {
 	return b, nil
 }
 
+// encodeOptions returns the options of m in a fixed order: who and what, then what is asked and told, then the bindings.
 func encodeOptions(m pd.Message) (o dhcpv6.Options, err error) {
 	for _, id := range []struct {
 		code dhcpv6.OptionCode
@@ -55,6 +55,7 @@ func encodeOptions(m pd.Message) (o dhcpv6.Options, err error) {
 	if m.RapidCommit {
 		o.Add(generic(dhcpv6.OptionRapidCommit, nil))
 	}
+	addReconfigure(&o, m)
 	if fromClient(m.Type) || m.Elapsed != 0 { // N-11: clients say it in every message
 		o.Add(dhcpv6.OptElapsedTime(saturate(m.Elapsed)))
 	}
@@ -68,84 +69,58 @@ func encodeOptions(m pd.Message) (o dhcpv6.Options, err error) {
 	for _, s := range []struct {
 		code    dhcpv6.OptionCode
 		seconds uint32
-	}{{dhcpv6.OptionSolMaxRT, m.SolMaxRT}, {dhcpv6.OptionInfMaxRT, m.InfMaxRT}} {
+	}{{dhcpv6.OptionSolMaxRT, m.SolMaxRT}, {dhcpv6.OptionInfMaxRT, m.InfMaxRT}, {dhcpv6.OptionInformationRefreshTime, m.InfoRefresh}} {
 		if s.seconds != 0 {
 			o.Add(generic(s.code, binary.BigEndian.AppendUint32(nil, s.seconds)))
 		}
 	}
-	if err := addResolver(&o, m); err != nil {
+	addClasses(&o, m)
+	if err := addInfo(&o, m.Info); err != nil {
 		return nil, err
 	}
 	if err := addStatus(&o, m.Status); err != nil {
 		return nil, err
 	}
-	for _, ia := range m.IAPDs {
-		option, err := encodeIAPD(ia)
-		if err != nil {
-			return nil, fmt.Errorf("IA_PD %d: %w", ia.IAID, err)
-		}
-		o.Add(option)
-	}
-	return o, nil
-}
-
-func encodeIAPD(ia pd.IAPD) (*dhcpv6.OptIAPD, error) {
-	o := &dhcpv6.OptIAPD{T1: seconds(ia.T1), T2: seconds(ia.T2)}
-	binary.BigEndian.PutUint32(o.IaId[:], ia.IAID)
-	if err := addStatus(&o.Options.Options, ia.Status); err != nil {
+	if err := addIAs(&o, m); err != nil {
 		return nil, err
 	}
-	for _, p := range ia.Prefixes {
-		option, err := encodeIAPrefix(p)
-		if err != nil {
-			return nil, err
-		}
-		o.Options.Add(option)
-	}
-	// The library writes the low 16 bits of a longer length.
-	if n := len(o.ToBytes()); n > maxMessage {
-		return nil, fmt.Errorf("%d octets, want at most %d", n, maxMessage)
+	for _, e := range m.Extra {
+		o.Add(generic(dhcpv6.OptionCode(e.Code), e.Data))
 	}
 	return o, nil
 }
 
-func encodeIAPrefix(p pd.IAPrefix) (*dhcpv6.OptIAPrefix, error) {
-	o := &dhcpv6.OptIAPrefix{PreferredLifetime: seconds(p.Preferred), ValidLifetime: seconds(p.Valid)}
-	switch {
-	case p.Prefix.IsValid() && !p.Prefix.Addr().Is6():
-		return nil, fmt.Errorf("IAPREFIX %s: not an IPv6 prefix", p.Prefix)
-	case p.Prefix.IsValid():
-		o.Prefix = &net.IPNet{IP: p.Prefix.Addr().AsSlice(), Mask: net.CIDRMask(p.Prefix.Bits(), 128)}
-	case p.HintLen >= 1 && p.HintLen <= 128:
-		o.Prefix = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(int(p.HintLen), 128)}
-	default: // `::/0` has crashed a provider's gateway (odhcp6c#37); RFC 9915 §21.22: SHOULD NOT
-		return nil, fmt.Errorf("IAPREFIX with neither prefix nor hint (length %d, want 1 to 128)", p.HintLen)
+// addReconfigure adds what has to do with Reconfigure and its authentication.
+func addReconfigure(o *dhcpv6.Options, m pd.Message) {
+	if m.ReconfMsg != 0 {
+		o.Add(generic(dhcpv6.OptionReconfMessage, []byte{byte(m.ReconfMsg)}))
 	}
-	return o, addStatus(&o.Options.Options, p.Status)
+	if m.ReconfAccept {
+		o.Add(generic(dhcpv6.OptionReconfAccept, nil))
+	}
+	if a := m.Auth; a != nil {
+		b := binary.BigEndian.AppendUint64([]byte{a.Protocol, a.Algorithm, a.RDM}, a.Replay)
+		o.Add(generic(dhcpv6.OptionAuth, append(b, a.Info...)))
+	}
 }
 
-func addResolver(o *dhcpv6.Options, m pd.Message) error {
-	if len(m.DNS) > 0 {
-		servers := make([]net.IP, len(m.DNS))
-		for i, a := range m.DNS {
-			if !a.Is6() {
-				return fmt.Errorf("DNS server %s: not an IPv6 address", a)
-			}
-			servers[i] = a.AsSlice()
-		}
-		o.Add(dhcpv6.OptDNS(servers...))
+func addClasses(o *dhcpv6.Options, m pd.Message) {
+	if len(m.UserClass) > 0 {
+		o.Add(generic(dhcpv6.OptionUserClass, appendClass(nil, m.UserClass)))
 	}
-	if len(m.DomainSearch) > 0 {
-		var b []byte
-		var err error
-		for _, n := range m.DomainSearch {
-			if b, err = appendName(b, n); err != nil {
-				return err
-			}
-		}
-		o.Add(generic(dhcpv6.OptionDomainSearchList, b))
+	for _, c := range m.VendorClass {
+		b := binary.BigEndian.AppendUint32(nil, c.Enterprise)
+		o.Add(generic(dhcpv6.OptionVendorClass, appendClass(b, c.Data)))
 	}
-	return nil
+}
+
+// appendClass appends values of a class option, each behind its length. A value that does not fit there does not fit into
+// a message either, which Encode refuses.
+func appendClass(b []byte, values [][]byte) []byte {
+	for _, v := range values {
+		b = append(binary.BigEndian.AppendUint16(b, uint16(len(v))), v...)
+	}
+	return b
 }
 
 // addStatus adds s unless it is plain success, which an absent option means too (RFC 9915 §21.13).

@@ -1,16 +1,12 @@
 package wire
 
 import (
-	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"net/netip"
 	"strings"
 	"testing"
-	"unicode"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"uplinkd/pd"
 )
@@ -34,6 +30,15 @@ func iaprefix(preferred, valid uint32, bits byte, addr string, options ...string
 	return opt(26, u32(preferred), u32(valid), string([]byte{bits}), string(a[:]), strings.Join(options, ""))
 }
 
+func iana(t1, t2 uint32, options ...string) string {
+	return opt(3, u32(2), u32(t1), u32(t2), strings.Join(options, ""))
+}
+
+func iaaddr(preferred, valid uint32, addr string, options ...string) string {
+	a := netip.MustParseAddr(addr).As16()
+	return opt(5, string(a[:]), u32(preferred), u32(valid), strings.Join(options, ""))
+}
+
 const serverID = "\x00\x02\x00\x0a\x00\x03\x00\x01\x02\x00\x00\x00\x02\x01"
 
 // good is what must survive next to every malformed option.
@@ -46,7 +51,7 @@ func TestFaults(t *testing.T) {
 		faults        []string
 	}{
 		{"nothing wrong", serverID, nil},
-		{"unknown options, also twice", opt(64, "\x00") + opt(64, "\xff") + opt(65535), nil},
+		{"unknown options, also twice", opt(99, "\x00") + opt(99, "\xff") + opt(65535), nil},
 		{"empty DUID", opt(2), []string{"Server Identifier dropped: 0 octets, want 3 to 130"}},
 		{"long DUID", opt(1, strings.Repeat("x", 131)), []string{"Client Identifier dropped: 131 octets, want 3 to 130"}},
 		{"DUID-LLT too short for its type is opaque", opt(2, "\x00\x01\x00"), nil},
@@ -103,7 +108,7 @@ func TestFaults(t *testing.T) {
 			[]string{"Domain Search List: label type 0xc0: compression is not allowed, the rest dropped"}},
 		{"label beyond the end", opt(24, "\x09a"), []string{"Domain Search List: label of 9 octets, 1 left: the rest dropped"}},
 		{"name without end", opt(24, "\x01a"), []string{"Domain Search List: name without end dropped"}},
-		{"root", opt(24, "\x00"), []string{"Domain Search List: name dropped: the root is not a search domain"}},
+		{"root", opt(24, "\x00"), []string{"Domain Search List: name dropped: the root is not a host name"}},
 		{"name too long", opt(24, strings.Repeat("\x3f"+strings.Repeat("a", 63), 4), "\x00"),
 			[]string{"Domain Search List: name dropped: longer than 253 octets"}},
 		{"too many names", opt(24, strings.Repeat("\x01a\x00", 33)),
@@ -177,7 +182,7 @@ func TestDecodeNormalises(t *testing.T) {
 			{Prefix: netip.MustParsePrefix("2001:db8::/56")},
 			{Prefix: netip.MustParsePrefix("2001:db8:0:100::/56"), Valid: 1},
 		}}},
-		DNS: []netip.Addr{netip.MustParseAddr("2020:2020:2020:2020:2020:2020:2020:2020")},
+		Info: pd.Info{DNS: []netip.Addr{netip.MustParseAddr("2020:2020:2020:2020:2020:2020:2020:2020")}},
 	}
 	if d := cmp.Diff(want, m, equate); d != "" {
 		t.Error(d)
@@ -210,75 +215,5 @@ func TestDecodeBounds(t *testing.T) {
 	m, err = Decode([]byte("\x07\x00\x00\x01" + opt(23, strings.Repeat("\x20\x01\x0d\xb8", 4*4000))))
 	if err != nil || len(m.DNS) != 1 || m.Faults != nil {
 		t.Errorf("4000 times the same DNS server: %d servers, faults %q, error %v", len(m.DNS), m.Faults, err)
-	}
-}
-
-// FuzzDecode looks for octets that break the promises of Decode: no panic, nothing unprintable, nothing unbounded, and
-// a message that Encode can write and that reads back as the same.
-func FuzzDecode(f *testing.F) {
-	f.Add([]byte{})
-	b, err := Encode(reply)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b)
-	f.Add([]byte("\x01\x00\x00\x01" + opt(1, "abc") + opt(8, "\x00\x00") + iapd(0, 0, iaprefix(0, 0, 56, "::"))))
-	f.Add([]byte("\x07\x00\x00\x01" + serverID + iapd(2, 1) + opt(13, "\x00\x06\x1b[2J") + opt(24, "\x01a\xc0\x00\x00") + "\x00"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		before := bytes.Clone(b)
-		m, err := Decode(b)
-		if !bytes.Equal(before, b) {
-			t.Fatal("input changed")
-		}
-		if err != nil {
-			checkPrintable(t, err.Error(), maxFaultLen)
-			return
-		}
-		checkTexts(t, m)
-		again, err := Encode(m)
-		if err != nil {
-			t.Fatalf("encode what was decoded: %v", err)
-		}
-		m2, err := Decode(again)
-		if err != nil {
-			t.Fatalf("decode what was encoded: %v\n%s", err, hex.Dump(again))
-		}
-		if len(m2.Faults) > 0 {
-			t.Fatalf("faults in what was encoded: %q", m2.Faults)
-		}
-		m.Faults = nil
-		if d := cmp.Diff(m, m2, equate, cmpopts.EquateEmpty()); d != "" {
-			t.Fatal(d)
-		}
-	})
-}
-
-func checkTexts(t *testing.T, m pd.Message) {
-	t.Helper()
-	if len(m.Faults) > maxFaults || len(m.DNS) > maxDNS || len(m.DomainSearch) > maxSearch || len(m.ORO) > maxORO {
-		t.Fatalf("unbounded: %+v", m)
-	}
-	for _, s := range m.Faults {
-		checkPrintable(t, s, maxFaultLen)
-	}
-	for _, s := range m.DomainSearch {
-		checkPrintable(t, s, maxNameLen)
-	}
-	checkPrintable(t, m.Status.Text, maxStatusText)
-	for _, ia := range m.IAPDs {
-		checkPrintable(t, ia.Status.Text, maxStatusText)
-		for _, p := range ia.Prefixes {
-			checkPrintable(t, p.Status.Text, maxStatusText)
-			if p.HintLen == 0 && (!p.Prefix.IsValid() || p.Prefix != p.Prefix.Masked() || p.Preferred > p.Valid) {
-				t.Fatalf("prefix %+v", p)
-			}
-		}
-	}
-}
-
-func checkPrintable(t *testing.T, s string, limit int) {
-	t.Helper()
-	if len(s) > limit || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		t.Fatalf("%q: %d octets, want at most %d printable ones", s, len(s), limit)
 	}
 }

@@ -6,6 +6,8 @@
 // message. Encode is not a boundary: it writes what it is given as long as that fits the format, so that the simulated
 // provider can misbehave.
 //
+// Text and OptionName are how people read messages, in logs and traces.
+//
 // The library supplies option codes and the encoding. Its decoder is not used: one malformed option makes it refuse a whole
 // message, it knows DUIDs of unknown structure only in part (RFC 9915 §11: opaque), it follows DNS compression pointers,
 // which are forbidden here (§10) and let 64 kB unfold to gigabytes, and it turns prefix lengths above 128 into 0.
@@ -13,66 +15,30 @@
 // This package is not a server or a client: it checks the parts of a message, not whether the message answers a question.
 package wire
 
-import (
-	"fmt"
-
-	"github.com/insomniacslk/dhcp/dhcpv6"
-
-	"uplinkd/pd"
-)
-
 // Bounds of what one message may bring into the daemon. Real Replies stay far below them.
 const (
 	maxMessage     = 65535 // octets; a UDP payload is never longer
 	maxFaults      = 16
 	maxFaultLen    = 160 // octets of one fault
 	maxStatusText  = 200 // octets, promised by pd.Status
-	maxLeaseParts  = 64  // IA_PDs and prefixes in sum
-	maxDNS         = 16
+	maxLeaseParts  = 64  // IAs, prefixes and addresses in sum
+	maxServers     = 16  // of DNS, SNTP, NTP each
 	maxSearch      = 32
 	maxORO         = 128
+	maxS46         = 8    // containers
+	maxUnknown     = 32   // options
+	maxRaw         = 4096 // octets of containers, and as many of unknown options
+	maxURI         = 2048
+	maxAuthInfo    = 1024
+	maxClasses     = 16     // entries of a class option, and Vendor Class options
 	maxElapsed     = 0xffff // hundredths of a second (RFC 9915 §21.9)
 	minMaxRT       = 60     // seconds (RFC 9915 §21.24)
 	maxMaxRT       = 86400
+	irtMinimum     = 600 // seconds (RFC 9915 §21.23)
 	headerLen      = 4
 	optionHeader   = 4
-	iapdHeader     = 12 // IAID, T1, T2
+	iaHeader       = 12 // IAID, T1, T2
 	iaprefixHeader = 25 // lifetimes, length, address
+	iaaddrHeader   = 24 // address, lifetimes
+	authHeader     = 11 // protocol, algorithm, RDM, replay detection
 )
-
-// fromClient reports whether clients send messages of type t.
-func fromClient(t pd.MessageType) bool {
-	switch t {
-	case pd.Advertise, pd.Reply, pd.Reconfigure:
-		return false
-	}
-	return true
-}
-
-// known reports whether t is a message between client and server; relay messages and leasequery are not.
-func known(t pd.MessageType) bool { return t >= pd.Solicit && t <= pd.InformationRequest }
-
-// names are the options that this package reads, as faults and errors call them. Each may be there only once where it
-// belongs, but for IA_PD and IAPREFIX (RFC 9915 §21).
-var names = map[dhcpv6.OptionCode]string{
-	dhcpv6.OptionClientID:               "Client Identifier",
-	dhcpv6.OptionServerID:               "Server Identifier",
-	dhcpv6.OptionIAPD:                   "IA_PD",
-	dhcpv6.OptionIAPrefix:               "IAPREFIX",
-	dhcpv6.OptionORO:                    "Option Request",
-	dhcpv6.OptionPreference:             "Preference",
-	dhcpv6.OptionElapsedTime:            "Elapsed Time",
-	dhcpv6.OptionStatusCode:             "Status Code",
-	dhcpv6.OptionRapidCommit:            "Rapid Commit",
-	dhcpv6.OptionDNSRecursiveNameServer: "DNS Servers",
-	dhcpv6.OptionDomainSearchList:       "Domain Search List",
-	dhcpv6.OptionSolMaxRT:               "SOL_MAX_RT",
-	dhcpv6.OptionInfMaxRT:               "INF_MAX_RT",
-}
-
-func name(code dhcpv6.OptionCode) string {
-	if n := names[code]; n != "" {
-		return n
-	}
-	return fmt.Sprintf("option %d", uint16(code))
-}

@@ -1,0 +1,170 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+
+	"uplinkd/pd"
+)
+
+// info reads one option of what servers tell besides bindings.
+func (d *decoder) info(code dhcpv6.OptionCode, b []byte) {
+	switch code {
+	case dhcpv6.OptionDNSRecursiveNameServer:
+		d.m.DNS = d.servers(code, d.m.DNS, b)
+	case dhcpv6.OptionSNTPServerList:
+		d.m.SNTP = d.servers(code, d.m.SNTP, b)
+	case dhcpv6.OptionNTPServer:
+		d.ntp(code, b)
+	case dhcpv6.OptionDomainSearchList:
+		d.m.DomainSearch = d.hostNames(code, b, maxSearch)
+	case dhcpv6.OptionAFTRName:
+		if n := d.hostNames(code, b, 1); len(n) > 0 {
+			d.m.AFTR = n[0]
+		}
+	case dhcpv6.OptionCaptivePortal:
+		d.captivePortal(code, b)
+	case dhcpv6.OptionS46ContMapE, dhcpv6.OptionS46ContMapT, dhcpv6.OptionS46ContLW:
+		d.s46(code, b)
+	}
+}
+
+// servers appends the addresses in b to list.
+func (d *decoder) servers(code dhcpv6.OptionCode, list []netip.Addr, b []byte) []netip.Addr {
+	if len(b)%16 != 0 {
+		d.fault("%s: last %d octets of %d dropped", name(code), len(b)%16, len(b))
+	}
+	for ; len(b) >= 16; b = b[16:] {
+		if len(list) == maxServers {
+			d.fault("%s: more than %d addresses: the rest dropped", name(code), maxServers)
+			return list
+		}
+		switch a := netip.AddrFrom16([16]byte(b)); {
+		case a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a.Is4In6():
+			d.fault("%s: %s dropped: not the address of a server", name(code), a)
+		case !slices.Contains(list, a):
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// hostNames reads at most limit names.
+func (d *decoder) hostNames(code dhcpv6.OptionCode, b []byte, limit int) []string {
+	if len(b) == 0 {
+		d.fault("%s dropped: no name in it", name(code))
+	}
+	return parseNames(b, limit, func(format string, args ...any) {
+		d.fault(name(code)+": "+format, args...)
+	})
+}
+
+// Suboptions of the NTP Server option (RFC 5908 §4).
+const (
+	ntpAddress   = 1
+	ntpMulticast = 2
+	ntpName      = 3
+)
+
+// ntp reads an NTP Server option. Multicast time is left out: nothing here could join the group.
+func (d *decoder) ntp(code dhcpv6.OptionCode, b []byte) {
+	for len(b) >= optionHeader {
+		sub, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
+		b = b[optionHeader:]
+		if n > len(b) {
+			d.fault("%s: suboption %d announces %d octets, %d left: the rest dropped", name(code), sub, n, len(b))
+			return
+		}
+		switch sub {
+		case ntpAddress:
+			if d.sized(code, b[:n], 16) {
+				d.m.NTP = d.servers(code, d.m.NTP, b[:n])
+			}
+		case ntpName:
+			d.ntpName(code, b[:n])
+		}
+		b = b[n:]
+	}
+	if len(b) > 0 {
+		d.fault("%s: %d stray octets at the end", name(code), len(b))
+	}
+}
+
+func (d *decoder) ntpName(code dhcpv6.OptionCode, b []byte) {
+	for _, n := range d.hostNames(code, b, 1) {
+		switch {
+		case slices.Contains(d.m.NTPNames, n):
+		case len(d.m.NTPNames) == maxServers:
+			d.fault("%s: more than %d names: the rest dropped", name(code), maxServers)
+		default:
+			d.m.NTPNames = append(d.m.NTPNames, n)
+		}
+	}
+}
+
+// noPortal is what a network says that has no captive portal (RFC 8910 §2).
+const noPortal = "urn:ietf:params:capport:unrestricted"
+
+func (d *decoder) captivePortal(code dhcpv6.OptionCode, b []byte) {
+	if len(b) > maxURI {
+		d.fault("%s dropped: %d octets, want at most %d", name(code), len(b), maxURI)
+		return
+	}
+	uri := strings.TrimSuffix(string(b), "\x00") // some servers send a C string
+	switch why := badURI(uri); {
+	case uri == noPortal:
+	case why != "":
+		d.fault("%s dropped: %s", name(code), why)
+	default:
+		d.m.CaptivePortal = uri
+	}
+}
+
+// badURI says what is wrong with the URI of a captive portal, "" if nothing is. It may contain what RFC 3986 §2 allows
+// and nothing else: no space, quotation mark, bracket or control character gets as far as a hook or a log.
+func badURI(uri string) string {
+	rest := uri
+	if i := strings.Index(uri, "://"); i >= 0 && (strings.EqualFold(uri[:i], "http") || strings.EqualFold(uri[:i], "https")) {
+		rest = uri[i+len("://"):]
+	} else {
+		return "neither http nor https"
+	}
+	if rest == "" || strings.ContainsRune("/?#", rune(rest[0])) {
+		return "no host"
+	}
+	if strings.ContainsFunc(uri, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune("-._~:/?#[]@!$&'()*+,;=%", r)
+	}) {
+		return "a character that is not allowed in a URI"
+	}
+	return ""
+}
+
+// s46 keeps a container of RFC 7598 as it is.
+func (d *decoder) s46(code dhcpv6.OptionCode, b []byte) {
+	if len(d.m.S46) == maxS46 || d.s46Octets+len(b) > maxRaw {
+		d.fault("%s dropped: more than %d containers or %d octets", name(code), maxS46, maxRaw)
+		return
+	}
+	d.s46Octets += len(b)
+	d.m.S46 = append(d.m.S46, pd.Option{Code: uint16(code), Data: bytes.Clone(b)})
+}
+
+// unknown keeps an option without a name (RFC 9915 §16: never a fault), within bounds. That something was left out is
+// said once.
+func (d *decoder) unknown(code dhcpv6.OptionCode, b []byte) {
+	if len(d.m.Unknown) < maxUnknown && d.rawOctets+len(b) <= maxRaw {
+		d.rawOctets += len(b)
+		d.m.Unknown = append(d.m.Unknown, pd.Option{Code: uint16(code), Data: bytes.Clone(b)})
+		return
+	}
+	if !d.rawDropped {
+		d.fault("%s and maybe others dropped: more than %d unknown options or %d octets of them", name(code), maxUnknown, maxRaw)
+	}
+	d.rawDropped = true
+}
