@@ -2,71 +2,38 @@ package pd
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
-
-	"uplinkd/internal/lifetime"
 )
 
-// minAskInterval is the least time between two messages that InputRenew brings forward (§18.2.12 wants a limit).
-const minAskInterval = 10 * time.Second
+const (
+	minAskInterval = 10 * time.Second // between two messages that InputRenew or a Reconfigure brings forward
+	settleTime     = 1 * time.Second  // how long a refusal in answer to a Rebind or Confirm waits for a better answer
+)
 
 // expire takes what is over at now out of the lease. When nothing is left of it, discovery begins (§18.2.5).
 func (m *Machine) expire(now time.Time) {
 	l := m.lease.At(now)
-	if len(l.Prefixes) == len(m.lease.Prefixes) {
+	if len(l.Prefixes) == len(m.lease.Prefixes) && len(l.Addresses) == len(m.lease.Addresses) {
 		return
 	}
-	if len(l.Prefixes) == 0 && (m.state == renewing || m.state == rebinding) && !m.x.reported {
-		m.failed("no server has answered before the lease ended")
+	if !l.Held() && (m.state == renewing || m.state == rebinding) && !m.x.reported {
+		m.failed(&m.x, "no server has answered before the lease ended")
 	}
 	m.setLease(l, CauseExpired)
-	if len(l.Prefixes) > 0 {
-		return
-	}
 	switch m.state {
 	case bound, renewing, rebinding, confirming:
-		m.startSolicit(now)
-	}
-}
-
-// linkUp starts, or verifies a lease after the link may have been moved (§18.2.12).
-func (m *Machine) linkUp(now time.Time) {
-	switch m.state {
-	case idle, bound, renewing, rebinding:
-		if len(m.lease.Prefixes) > 0 {
-			m.start(confirming, confirmTiming, now.Add(m.firstDelay(cnfMaxDelay)))
-			return
+		if !l.Held() {
+			m.startSolicit(now)
+		} else if m.wantAt.IsZero() {
+			m.scheduleMissing(now)
 		}
-		m.startSolicit(now.Add(m.firstDelay(solMaxDelay)))
-	case soliciting:
-		m.ask(now)
 	}
-}
-
-// firstDelay is the random delay before the first message on a link; it keeps hosts from speaking up all at once after a
-// power failure.
-func (m *Machine) firstDelay(most time.Duration) time.Duration {
-	if !m.cfg.Delay {
-		return 0
-	}
-	return time.Duration(m.rnd.Float64() * float64(most))
-}
-
-func (m *Machine) linkDown() {
-	if m.state == releasing {
-		m.released()
-	}
-	m.state, m.offers = idle, nil
 }
 
 // ask brings the next message forward because somebody asked for it.
 func (m *Machine) ask(now time.Time) {
-	at := now
-	if earliest := m.asked.Add(minAskInterval); !m.asked.IsZero() && earliest.After(now) {
-		at = earliest
-	}
+	at := m.nextAsk(now)
 	switch {
 	case m.state == bound:
 		m.startRenew(at)
@@ -74,144 +41,114 @@ func (m *Machine) ask(now time.Time) {
 		m.x.next = at
 	case m.state == soliciting && m.x.sent != 1 && at.Before(m.x.next):
 		m.startSolicit(at)
+	case m.state == stateless && m.inf.typ == 0:
+		m.startInformation(at, "")
+	case m.state == stateless && m.inf.sent != 1 && at.Before(m.inf.next):
+		m.inf.next = at
 	default:
 		return
 	}
 	m.asked = at
 }
 
-// startRenew begins to ask the server of the lease for more time (§18.2.4), or any server if that one is not known.
+// nextAsk is when a message may next be sent because somebody asks: now or later.
+func (m *Machine) nextAsk(now time.Time) time.Time {
+	if earliest := m.asked.Add(minAskInterval); !m.asked.IsZero() && earliest.After(now) {
+		return earliest
+	}
+	return now
+}
+
+// startRenew begins to ask the server of the lease for more time and for IAs that the lease lacks (§18.2.4); or any server
+// if that one is not known.
 func (m *Machine) startRenew(at time.Time) {
+	m.wantAt = time.Time{}
 	if !m.lease.ServerID.Valid() {
-		m.start(rebinding, rebindTiming, at)
+		m.start(rebinding, rebindTiming, at, "")
 		return
 	}
-	m.start(renewing, renewTiming, at)
+	m.start(renewing, renewTiming, at, m.lease.ServerID)
 }
 
 // startRebind begins to ask any server for more time (§18.2.5).
 func (m *Machine) startRebind(now time.Time) {
 	if m.state == renewing && m.x.sent > 0 && !m.x.reported {
-		m.failed(fmt.Sprintf("server %v has not answered, asking any server", m.lease.ServerID))
+		m.failed(&m.x, fmt.Sprintf("server %v has not answered, asking any server", m.lease.ServerID))
 	}
-	m.start(rebinding, rebindTiming, now)
+	m.start(rebinding, rebindTiming, now, "")
 }
 
-// extended takes in a Reply to a Renew or Rebind (§18.2.10.1).
+// extended takes in a Reply to a Renew, Rebind or Confirm.
 func (m *Machine) extended(now time.Time, msg Message) {
-	m.learnSolMaxRT(msg.SolMaxRT)
-	v := judge(msg, m.cfg.IAID)
+	if m.x.typ == Confirm {
+		m.confirmed(now, msg)
+		return
+	}
+	a := m.judge(msg)
+	if m.x.server == "" && !a.grants() && (a.has(NoBinding) || a.withdraws()) {
+		m.wait(now, msg)
+		return
+	}
+	m.conclude(now, msg, a)
+}
+
+// wait lets a refusal count only if no other server says better soon: any server may answer a Rebind or a Confirm, also
+// one that knows nothing of us.
+func (m *Machine) wait(now time.Time, msg Message) {
+	if m.x.waiting != nil {
+		return
+	}
+	m.x.waiting, m.x.settle = &msg, now.Add(settleTime)
+	if m.x.next.Before(m.x.settle) {
+		m.x.settle = m.x.next
+	}
+}
+
+// settled is called when no other server has said better.
+func (m *Machine) settled(now time.Time) {
+	msg := *m.x.waiting
+	m.x.waiting = nil
+	if m.x.typ == Confirm {
+		m.notOnLink(now, msg)
+		return
+	}
+	m.conclude(now, msg, m.judge(msg))
+}
+
+// conclude acts on a Reply to a Renew or Rebind (§18.2.10.1).
+func (m *Machine) conclude(now time.Time, msg Message, a answer) {
 	cause := CauseRebound
 	if m.state == renewing {
 		cause = CauseRenewed
 	}
-	kept := m.unlisted(v)
-	if len(v.granted) > 0 {
-		m.bind(now, msg, v, kept, cause)
+	kept := a.unlisted(m.lease.bindings())
+	if a.grants() {
+		m.bind(now, msg, a, kept, cause)
+		if a.has(NoBinding) {
+			m.startRequest(now, msg.ServerID, target{bindings: m.lease.bindings(), again: true, partial: true})
+		}
 		return
 	}
-	m.refused(msg.ServerID, v.reason, v.code != Success || len(v.withdrawn) == 0)
-	if len(kept) < len(m.lease.Prefixes) {
-		l := m.lease
-		l.Prefixes = kept
-		m.setLease(l, cause)
+	withdrawn := len(kept) < len(m.lease.bindings())
+	if reason := a.reason(); reason != "" {
+		m.refused(&m.x, msg.ServerID, reason, true)
+	}
+	if withdrawn {
+		m.setLease(m.lease.with(kept), cause)
 	}
 	switch {
 	case len(kept) == 0:
 		m.startSolicit(now)
-	case v.code == NoBinding:
-		// The prefixes stay in use until they are replaced or over. It ends this exchange, so it happens once;
+	case a.has(NoBinding):
+		// The leases stay in use until they are replaced or over. It ends this exchange, so it happens once;
 		// if the Request fails as well, discovery begins, with its growing pauses.
 		m.offers = nil
-		m.startRequest(now, msg.ServerID, prefixesOf(kept))
+		m.startRequest(now, msg.ServerID, target{bindings: kept, again: true})
 	}
 	// Otherwise the lease stands and the message is repeated when its time comes.
 }
 
-// unlisted are the prefixes of the lease about which v says nothing.
-func (m *Machine) unlisted(v verdict) []LeasedPrefix {
-	return slices.DeleteFunc(slices.Clone(m.lease.Prefixes), func(p LeasedPrefix) bool { return v.knows(p.Prefix) })
-}
-
-// unanswered ends an exchange that has used up its transmissions or its time.
-func (m *Machine) unanswered(now time.Time) {
-	switch m.state {
-	case requesting:
-		if !m.x.reported {
-			m.failed(fmt.Sprintf("server %v has not answered %d messages", m.target.server, m.x.sent))
-		}
-		m.requestNext(now)
-	case confirming:
-		if !m.x.reported {
-			m.failed(fmt.Sprintf("no server has answered in %v, keeping the lease as it is", cnfMaxRD))
-		}
-		m.state = bound // §18.2.3: with the last known lifetimes; T1 and T2 go on
-	case releasing:
-		m.released()
-	}
-}
-
-// release gives the lease back. It is out of use before the server hears of it (§18.2.7).
-func (m *Machine) release(now time.Time) {
-	if m.state == releasing {
-		return
-	}
-	m.target = target{server: m.lease.ServerID, prefixes: prefixesOf(m.lease.Prefixes)}
-	linked := m.state != idle
-	if len(m.lease.Prefixes) > 0 {
-		m.setLease(Lease{SolMaxRT: m.lease.SolMaxRT}, CauseReleased)
-	}
-	m.previous, m.offers, m.failures = nil, nil, 0
-	if !linked || len(m.target.prefixes) == 0 || !m.target.server.Valid() {
-		m.released()
-		return
-	}
-	m.start(releasing, releaseTiming, now)
-}
-
-func (m *Machine) released() {
-	m.state = idle
-	m.out = append(m.out, Output{Kind: OutputDone})
-}
-
-// restored is a lease from disk as it stands at now, prefixes that are over included. Its deadlines are expressed
-// relative to now, which gives them a monotonic reading: a later step of the clock does not move them. A router without
-// a battery-backed clock may have gone back in time since; then what was left when the lease was received is left.
-func restored(saved Lease, now time.Time) Lease {
-	reference := now
-	if saved.Received.After(now) {
-		reference = saved.Received
-	}
-	rebased := func(d lifetime.Deadline) lifetime.Deadline {
-		t, finite := d.Time()
-		if !finite {
-			return d
-		}
-		if left := t.Sub(reference); left > 0 {
-			return lifetime.Until(now.Add(left))
-		}
-		return lifetime.Deadline{}
-	}
-	l := saved
-	l.Received = now.Add(min(0, saved.Received.Sub(now)))
-	l.T1, l.T2 = rebased(saved.T1), rebased(saved.T2)
-	if l.SolMaxRT < minSolMaxRT || l.SolMaxRT > maxSolMaxRT {
-		l.SolMaxRT = 0
-	}
-	l.Prefixes = nil
-	seen := map[netip.Prefix]bool{}
-	for _, p := range saved.Prefixes {
-		if !delegable(p.Prefix) || seen[p.Prefix] || len(l.Prefixes) == maxPrefixes {
-			continue
-		}
-		seen[p.Prefix] = true
-		valid := rebased(p.ValidUntil)
-		l.Prefixes = append(l.Prefixes, LeasedPrefix{
-			Prefix:         p.Prefix,
-			PreferredUntil: lifetime.Min(rebased(p.PreferredUntil), valid),
-			ValidUntil:     valid,
-		})
-	}
-	sortPrefixes(l.Prefixes)
-	return l
+// grants reports whether any IA is granted something.
+func (a answer) grants() bool {
+	return slices.ContainsFunc(a, func(v verdict) bool { return len(v.granted) > 0 })
 }

@@ -57,14 +57,23 @@ func (l Lease) ValidUntil() (d lifetime.Deadline) {
 	return d
 }
 
-// At returns l as it stands at now: prefixes whose valid lifetime is over are gone.
+// Held reports whether l has a prefix or an address.
+func (l Lease) Held() bool { return len(l.Prefixes)+len(l.Addresses) > 0 }
+
+// At returns l as it stands at now: prefixes and addresses whose valid lifetime is over are gone.
 func (l Lease) At(now time.Time) Lease {
-	left := make([]LeasedPrefix, 0, len(l.Prefixes))
+	prefixes := make([]LeasedPrefix, 0, len(l.Prefixes))
 	for _, p := range l.Prefixes {
 		if !p.ValidUntil.Over(now) {
-			left = append(left, p)
+			prefixes = append(prefixes, p)
 		}
 	}
-	l.Prefixes = left
+	var addresses []LeasedAddress
+	for _, a := range l.Addresses {
+		if !a.ValidUntil.Over(now) {
+			addresses = append(addresses, a)
+		}
+	}
+	l.Prefixes, l.Addresses = prefixes, addresses
 	return l
 }

@@ -8,47 +8,6 @@ import (
 	"uplinkd/internal/lifetime"
 )
 
-// Config is what a Machine needs to know of its uplink. It never changes in the life of a Machine.
-type Config struct {
-	ClientID    DUID
-	PDs         []PDConfig // IA_PDs to ask for; none: no delegation is wanted
-	NA          *NAConfig  // IA_NA to ask for; nil: none
-	Stateless   bool       // without bindings to ask for, or while servers grant none: Information-request (§18.2.6)
-	RapidCommit bool       // ask for the two-message exchange
-	Reconfigure bool       // send Reconfigure Accept (§21.20)
-	Delay       bool       // random delay of 0 … SOL_MAX_DELAY before the first message (RFC 9915 §18.2.1, §18.2.6)
-	Prefer      Preference // how to choose among servers
-	ORO         []uint16   // options to ask for besides those that the machine asks for itself
-	UserClass   [][]byte   // sent in every message that may have it
-	VendorClass []VendorClass
-	Extra       []Option // raw options from the config, likewise; never one of those the machine sends itself
-}
-
-// PDConfig is one IA_PD.
-type PDConfig struct {
-	IAID     uint32       // stable for the uplink and the place in the config; unique
-	Length   uint8        // prefix length hint, 0: none
-	Prefix   netip.Prefix // prefix hint; invalid: the one held before, if any
-	Min, Max uint8        // accepted lengths; 0: any. What lies outside is as if it had not been offered, and reported
-}
-
-// NAConfig is the IA_NA.
-type NAConfig struct {
-	IAID     uint32
-	Required bool // without an address no offer is good enough; else an IA_NA failure never costs the prefix
-}
-
-// Preference is how to choose among Advertises that arrive in the first RT (§18.2.9 allows a client to prefer the better set
-// of bindings to the higher preference).
-type Preference string
-
-// The preferences.
-const (
-	PreferPreference Preference = ""        // highest preference option, then most IAs served, then shortest prefix
-	PreferShortest   Preference = "largest" // the largest delegation, then preference; 255 does not end the wait
-	PreferHint       Preference = "hint"    // what was held before or is hinted at, then preference
-)
-
 // InputKind says what happened.
 type InputKind uint8
 
@@ -81,6 +40,7 @@ const (
 	OutputLease                        // the lease is now Lease: tell the engine, keep it on disk
 	OutputFailed                       // an exchange got no usable answer; Text says which and why, for status and log
 	OutputDone                         // a Release ended (answered or given up)
+	OutputNote                         // Text is worth a line in the log: a partial grant, a Reconfigure that was dropped
 )
 
 // Output is one thing to do.
@@ -99,7 +59,7 @@ type Cause string
 const (
 	CauseBound    Cause = "bound" // Request or Rapid Commit answered
 	CauseRenewed  Cause = "renewed"
-	CauseRebound  Cause = "rebound"
+	CauseRebound  Cause = "rebound" // Rebind or Confirm answered
 	CauseExpired  Cause = "expired" // a valid lifetime ended
 	CauseReleased Cause = "released"
 	CauseInformed Cause = "informed" // only Info changed: a Reply to an Information-request
@@ -107,28 +67,39 @@ const (
 	CauseNoted    Cause = "noted"    // nothing that matters to others: SOL_MAX_RT, the replay value; for the disk
 )
 
-// Machine is the DHCPv6 client state machine of RFC 9915 §18.2 for one uplink and one IA_PD. It is not safe for
-// concurrent use and does nothing by itself: the driver calls Step when something happens or when Deadline has come.
+// Machine is the DHCPv6 client state machine of RFC 9915 §18.2 for one uplink. It is not safe for concurrent use and does
+// nothing by itself: the driver calls Step when something happens or when Deadline has come.
 type Machine struct {
 	cfg      Config
 	rnd      *rand.Rand
 	now      time.Time // of the latest Step
 	state    state
 	lease    Lease
-	previous []netip.Prefix // what was held last: the hint of the next Solicit
-	x        exchange       // the running one; meaningless in the states idle and bound
-	offers   []offer        // soliciting: collected so far; requesting: what to fall back on, best first
-	target   target         // whom a Request or Release addresses, and about what
+	onDisk   learned   // as in the OutputLease before
+	previous []binding // what was held last: the hints of the next Solicit
+	x        exchange  // the running one about bindings; meaningless in the states idle, bound and stateless
+	inf      exchange  // the running Information-request; none if its type is 0
+	offers   []offer   // soliciting: collected so far; requesting: what to fall back on, best first
+	omit     omission  // what to leave out of discovery
+	target   target    // what a Request, Release or Decline is about
 	sends    window
-	failures int       // rounds of discovery that ended without a lease since the last one that gave one
-	asked    time.Time // when InputRenew last had an effect, or will have it
-	out      []Output
+	failures int // rounds of discovery that ended without a lease since the last one that gave one
+	declines declines
+
+	wantAt    time.Time     // bound: when to ask for the IAs that the lease lacks; zero if it lacks none
+	wantPause time.Duration // the pause that led to it
+	asked     time.Time     // when InputRenew or a Reconfigure last had an effect, or will have it
+	suspectAt time.Time     // when to verify what is held; zero if there is no suspicion
+	verified  time.Time     // when that was last begun
+	dropNote  time.Time     // when a dropped Reconfigure was last noted
+	out       []Output
 }
 
-// target is the server and the prefixes of a Request or a Release. They stay the same in retransmissions.
+// target is what a Request, Release or Decline is about. It stays the same in retransmissions.
 type target struct {
-	server   DUID
-	prefixes []netip.Prefix
+	bindings []binding
+	again    bool // a Request after NoBinding (§18.2.10.1): IAs that it does not replace stay
+	partial  bool // likewise, and the lease is good without it
 }
 
 type state uint8
@@ -142,21 +113,22 @@ const (
 	rebinding
 	confirming
 	releasing
+	declining
+	stateless
 )
 
 var stateNames = [...]string{"waiting for link", "soliciting", "requesting", "bound", "renewing", "rebinding",
-	"confirming stored lease", "releasing"}
+	"confirming stored lease", "releasing", "declining", "informed"}
+
+const informing = "asking for information" // stateless, until an Information-request is answered
 
 // NewMachine returns a machine that waits for InputLinkUp. saved is the lease from before, the zero Lease if there is
-// none; what of it is over at now is ignored, and a lease of another IAID serves only as a hint. rnd is the source of
-// transaction ids (which should be unpredictable, §16.1) and jitter.
+// none; what of it is over at now is ignored, and what belongs to an IA that cfg does not have serves only as a hint. rnd
+// is the source of transaction ids (which should be unpredictable, §16.1) and jitter.
 func NewMachine(cfg Config, saved Lease, now time.Time, rnd *rand.Rand) *Machine {
 	m := &Machine{cfg: cfg, rnd: rnd, now: now}
-	m.lease = restored(saved, now)
-	m.remember(m.lease.Prefixes)
-	if m.lease = m.lease.At(now); m.lease.IAID != cfg.IAID || len(m.lease.Prefixes) == 0 {
-		m.lease = Lease{SolMaxRT: m.lease.SolMaxRT}
-	}
+	m.restore(saved, now)
+	m.onDisk = m.lease.learned()
 	return m
 }
 
@@ -174,68 +146,101 @@ func (m *Machine) Step(now time.Time, in Input) []Output {
 	case InputLinkDown:
 		m.linkDown()
 	case InputMessage:
-		m.receive(now, in.Message)
+		m.receive(now, in)
 	case InputRenew:
 		m.ask(now)
+	case InputSuspect:
+		m.suspect(now)
 	case InputRelease:
 		m.release(now)
+	case InputConflict:
+		m.conflict(now, in.Address)
 	}
 	for m.act(now) {
 	}
+	if m.lease.learned() != m.onDisk {
+		m.report(CauseNoted)
+	}
 	return m.out
+}
+
+// alarm is something to do when its time has come.
+type alarm struct {
+	at lifetime.Deadline
+	do func(*Machine, time.Time)
+}
+
+// alarms are what waits for its time, the more important first.
+func (m *Machine) alarms() []alarm {
+	alarms := make([]alarm, 0, 8)
+	set := func(armed bool, at lifetime.Deadline, do func(*Machine, time.Time)) {
+		if armed {
+			alarms = append(alarms, alarm{at, do})
+		}
+	}
+	set(m.state == bound || m.state == renewing, m.lease.T2, (*Machine).startRebind)
+	set(m.state == bound, m.lease.T1, (*Machine).startRenew)
+	set(m.state == bound && !m.wantAt.IsZero(), lifetime.Until(m.wantAt), (*Machine).startRenew)
+	set(!m.suspectAt.IsZero(), lifetime.Until(m.suspectAt), (*Machine).verify)
+	set(m.exchanging() && m.x.waiting != nil, lifetime.Until(m.x.settle), (*Machine).settled)
+	set(m.exchanging(), lifetime.Until(m.x.next), (*Machine).timeout)
+	set(m.inf.typ != 0, lifetime.Until(m.inf.next), (*Machine).informationTimeout)
+	set(m.uninformed(), m.lease.InfoUntil, (*Machine).refreshInformation)
+	return alarms
 }
 
 // act does one thing that is due at now and reports whether there was one. It comes to rest: every way through it ends
 // in a transmission, and a transmission moves the next one into the future.
 func (m *Machine) act(now time.Time) bool {
-	switch {
-	case (m.state == bound || m.state == renewing) && m.lease.T2.Over(now):
-		m.startRebind(now)
-	case m.state == bound && m.lease.T1.Over(now):
-		m.startRenew(now)
-	case m.exchanging() && !m.x.next.After(now):
-		m.timeout(now)
-	default:
-		return false
+	for _, a := range m.alarms() {
+		if a.at.Over(now) {
+			a.do(m, now)
+			return true
+		}
 	}
-	return true
+	return false
 }
 
 // Deadline is when Step wants to be called with InputTimer next; ok is false when only an input can change anything.
 // It lies after the now of the latest Step.
 func (m *Machine) Deadline() (t time.Time, ok bool) {
 	d := lifetime.Forever()
-	for _, p := range m.lease.Prefixes {
-		d = lifetime.Min(d, p.ValidUntil)
+	for _, b := range m.lease.bindings() {
+		d = lifetime.Min(d, b.ValidUntil)
 	}
-	if m.state == bound {
-		d = lifetime.Min(d, m.lease.T1)
-	}
-	if m.state == bound || m.state == renewing {
-		d = lifetime.Min(d, m.lease.T2)
-	}
-	if m.exchanging() {
-		d = lifetime.Min(d, lifetime.Until(m.x.next))
+	for _, a := range m.alarms() {
+		d = lifetime.Min(d, a.at)
 	}
 	return d.Time()
 }
 
 // State is the name of the machine's state, for people: "waiting for link", "soliciting", "requesting", "bound",
-// "renewing", "rebinding", "confirming stored lease", "releasing".
-func (m *Machine) State() string { return stateNames[m.state] }
+// "renewing", "rebinding", "confirming stored lease", "releasing", "declining", and for stateless configuration
+// "asking for information" and "informed".
+func (m *Machine) State() string {
+	if m.state == stateless && m.inf.typ != 0 {
+		return informing
+	}
+	return stateNames[m.state]
+}
 
-// Lease is the current lease; the zero Lease, apart from SolMaxRT, if there is none.
+// Lease is the current lease; one that is not Held if there is none.
 func (m *Machine) Lease() Lease { return m.lease }
 
-// exchanging reports whether a message exchange is running.
-func (m *Machine) exchanging() bool { return m.state != idle && m.state != bound }
+// exchanging reports whether an exchange about bindings is running.
+func (m *Machine) exchanging() bool {
+	return m.state != idle && m.state != bound && m.state != stateless
+}
 
-// receive takes in a message. What does not answer the running exchange is dropped without a trace.
-func (m *Machine) receive(now time.Time, msg Message) {
-	if !m.exchanging() || !m.answers(msg) {
-		return
-	}
+// receive takes in a message. What does not answer a running exchange is dropped without a trace.
+func (m *Machine) receive(now time.Time, in Input) {
+	msg := in.Message
 	switch {
+	case msg.Type == Reconfigure:
+		m.reconfigure(now, in)
+	case m.inf.typ != 0 && msg.Type == Reply && m.answers(&m.inf, msg):
+		m.informed(now, msg)
+	case !m.exchanging() || !m.answers(&m.x, msg):
 	case msg.Type == Advertise && m.state == soliciting:
 		m.advertised(now, msg)
 	case msg.Type == Reply && m.state == soliciting:
@@ -245,15 +250,21 @@ func (m *Machine) receive(now time.Time, msg Message) {
 		}
 	case msg.Type == Reply && m.state == requesting:
 		m.granted(now, msg)
-	case msg.Type == Reply && m.state == releasing:
-		m.learnSolMaxRT(msg.SolMaxRT)
-		m.released() // §18.2.10.2: whatever its status
+	case msg.Type == Reply && m.state == releasing: // §18.2.10.2: whatever its status
+		m.learnMaxRT(msg)
+		m.released()
+	case msg.Type == Reply && m.state == declining: // likewise
+		m.learnMaxRT(msg)
+		m.declined(now)
 	case msg.Type == Reply:
+		m.learnMaxRT(msg)
 		m.extended(now, msg)
 	}
 }
 
-// answers reports whether msg has the transaction id and our identity (§16.3, §16.10).
-func (m *Machine) answers(msg Message) bool {
-	return m.x.sent > 0 && msg.XID == m.x.xid && msg.ClientID == m.cfg.ClientID && msg.ServerID.Valid()
+// answers reports whether msg has the transaction id of x and our identity (§16.3, §16.10), and comes from the server that
+// x addresses, if it does.
+func (m *Machine) answers(x *exchange, msg Message) bool {
+	return x.sent > 0 && msg.XID == x.xid && msg.ClientID == m.cfg.ClientID && msg.ServerID.Valid() &&
+		(x.server == "" || x.server == msg.ServerID)
 }

@@ -91,7 +91,7 @@ func TestRenewTimes(t *testing.T) {
 
 // TestBounds floods a machine with Advertises and prefixes.
 func TestBounds(t *testing.T) {
-	m := NewMachine(Config{ClientID: ourID, IAID: 1}, Lease{}, start, rand.New(rand.NewPCG(1, 2)))
+	m := NewMachine(Config{ClientID: ourID, PDs: []PDConfig{{IAID: 1}}}, Lease{}, start, rand.New(rand.NewPCG(1, 2)))
 	sol := m.Step(start, Input{Kind: InputLinkUp})[0].Message
 	answer := func(typ MessageType, xid uint32, server string, n int) Message {
 		ia := IAPD{IAID: 1}
@@ -100,17 +100,17 @@ func TestBounds(t *testing.T) {
 			ia.Prefixes = append(ia.Prefixes, IAPrefix{Prefix: p, Preferred: 300, Valid: 400})
 		}
 		return Message{Type: typ, XID: xid, ClientID: ourID, ServerID: serverID(server), IAPDs: []IAPD{ia},
-			DNS: make([]netip.Addr, 100), DomainSearch: make([]string, 100)}
+			Info: Info{DNS: make([]netip.Addr, 100), DomainSearch: make([]string, 100)}}
 	}
 	for i := range 100 {
 		m.Step(start, Input{Kind: InputMessage, Message: answer(Advertise, sol.XID, fmt.Sprint(i), 100)})
 	}
-	if len(m.offers) != maxOffers || len(m.offers[0].prefixes) != maxPrefixes || m.offers[0].server != serverID("0") {
+	if len(m.offers) != maxOffers || len(m.offers[0].answer.bindings()) != maxPrefixes || m.offers[0].server != serverID("0") {
 		t.Fatalf("%d offers, best %+v", len(m.offers), m.offers[0])
 	}
 	req := m.Step(start.Add(2*time.Second), Input{Kind: InputTimer})[0].Message
 	m.Step(start.Add(2*time.Second), Input{Kind: InputMessage, Message: answer(Reply, req.XID, "0", 100)})
-	if l := m.Lease(); len(l.Prefixes) != maxPrefixes || len(l.DNS) != maxDNS || len(l.DomainSearch) != maxDomains {
+	if l := m.Lease(); len(l.Prefixes) != maxPrefixes || len(l.DNS) != maxServers || len(l.DomainSearch) != maxDomains {
 		t.Errorf("lease with %d prefixes, %d DNS servers, %d domains", len(l.Prefixes), len(l.DNS), len(l.DomainSearch))
 	}
 	// A server that adds prefixes with every Renew: the newly granted ones have precedence.
@@ -126,7 +126,7 @@ func TestBounds(t *testing.T) {
 
 // TestTransactionIDs: 24 bits, and a new one for each exchange even from a source that repeats itself.
 func TestTransactionIDs(t *testing.T) {
-	m := NewMachine(Config{ClientID: ourID, IAID: 1}, Lease{}, start, rand.New(constantSource{}))
+	m := NewMachine(Config{ClientID: ourID, PDs: []PDConfig{{IAID: 1}}}, Lease{}, start, rand.New(constantSource{}))
 	seen := []uint32{}
 	for i := range 4 {
 		at := start.Add(time.Duration(i) * time.Minute)
@@ -147,16 +147,16 @@ func (constantSource) Uint64() uint64 { return 1<<64 - 1 }
 func TestRestored(t *testing.T) {
 	until := func(s int) lifetime.Deadline { return lifetime.Until(start.Add(time.Duration(s) * time.Second)) }
 	good := netip.MustParsePrefix("2001:db8:1::/56")
-	saved := Lease{ServerID: serverID("a"), IAID: 1, Received: start.Add(-time.Hour), SolMaxRT: 59, Prefixes: []LeasedPrefix{
-		{netip.MustParsePrefix("2001:db8:2::/56"), lifetime.Forever(), until(50)},
-		{good, until(100), until(200)},
-		{good, until(100), until(300)},
-		{netip.MustParsePrefix("::/0"), until(100), until(200)},
-		{netip.MustParsePrefix("fe80::/64"), until(100), until(200)},
-		{netip.MustParsePrefix("2001:db8::1/56"), until(100), until(200)},
-		{netip.Prefix{}, until(100), until(200)},
+	saved := Lease{ServerID: serverID("a"), Received: start.Add(-time.Hour), SolMaxRT: 59, Prefixes: []LeasedPrefix{
+		{IAID: 1, Prefix: netip.MustParsePrefix("2001:db8:2::/56"), PreferredUntil: lifetime.Forever(), ValidUntil: until(50)},
+		{IAID: 1, Prefix: good, PreferredUntil: until(100), ValidUntil: until(200)},
+		{IAID: 1, Prefix: good, PreferredUntil: until(100), ValidUntil: until(300)},
+		{IAID: 1, Prefix: netip.MustParsePrefix("::/0"), PreferredUntil: until(100), ValidUntil: until(200)},
+		{IAID: 1, Prefix: netip.MustParsePrefix("fe80::/64"), PreferredUntil: until(100), ValidUntil: until(200)},
+		{IAID: 1, Prefix: netip.MustParsePrefix("2001:db8::1/56"), PreferredUntil: until(100), ValidUntil: until(200)},
+		{IAID: 1, Prefix: netip.Prefix{}, PreferredUntil: until(100), ValidUntil: until(200)},
 	}}
-	m := NewMachine(Config{ClientID: ourID, IAID: 1}, saved, start, rand.New(rand.NewPCG(1, 2)))
+	m := NewMachine(Config{ClientID: ourID, PDs: []PDConfig{{IAID: 1}}}, saved, start, rand.New(rand.NewPCG(1, 2)))
 	if got, want := leaseText(m.Lease()), " from=a t1=over t2=over 2001:db8:1::/56 1m40s/3m20s 2001:db8:2::/56 50s/50s"; got != want {
 		t.Errorf("lease%s\nwant %s", got, want)
 	}
@@ -164,7 +164,7 @@ func TestRestored(t *testing.T) {
 
 // TestImports keeps the package pure: no clock is read, no socket opened, no codec known.
 func TestImports(t *testing.T) {
-	pure := strings.Fields("cmp encoding/binary encoding/hex fmt hash/fnv math/rand/v2 net/netip slices strings time uplinkd/internal/lifetime")
+	pure := strings.Fields("bytes cmp crypto/hmac crypto/md5 encoding/binary encoding/hex fmt hash/fnv math/rand/v2 net/netip slices strings time uplinkd/internal/lifetime")
 	files, err := filepath.Glob("*.go")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no files", err)

@@ -4,19 +4,13 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
-
-	"uplinkd/internal/lifetime"
+	"strings"
 )
 
-const (
-	maxPrefixes = 32 // of a lease
-	maxDNS      = 16
-	maxDomains  = 32
-)
-
-// verdict is what a server says about our IA_PD.
+// verdict is what a server says about one IA.
 type verdict struct {
+	ia        ia
+	listed    bool           // the message has the IA
 	code      StatusCode     // Success unless it refuses
 	reason    string         // when nothing is granted: why, as a predicate
 	t1, t2    uint32         // seconds, as on the wire
@@ -24,52 +18,105 @@ type verdict struct {
 	withdrawn []netip.Prefix // valid lifetime 0
 }
 
-// judge reads the answer about the IA_PD iaid out of an Advertise or Reply, looking for a status on all three levels
-// (RFC 9915 §21.13).
-func judge(msg Message, iaid uint32) verdict {
-	// NoAddrsAvail says nothing about prefixes, although some servers put it beside a granted IA_PD.
-	if c := msg.Status.Code; c != Success && c != NoAddrsAvail {
-		return verdict{code: c, reason: refusal(msg.Status)}
+// answer is what a server says about each IA that we ask for.
+type answer []verdict
+
+// judge reads the answer out of an Advertise or Reply.
+func (m *Machine) judge(msg Message) answer {
+	a := answer{}
+	for _, i := range m.asking() {
+		v := m.cfg.judge(msg, i)
+		// A prefix that two IAs list belongs to the first one.
+		v.granted = slices.DeleteFunc(v.granted, func(p IAPrefix) bool {
+			return slices.ContainsFunc(a, func(o verdict) bool { return o.ia.na == i.na && o.knows(p.Prefix) })
+		})
+		a = append(a, v)
 	}
-	i := slices.IndexFunc(msg.IAPDs, func(ia IAPD) bool { return ia.IAID == iaid })
-	switch {
-	case i < 0 && msg.Status.Code != Success:
-		return verdict{code: msg.Status.Code, reason: refusal(msg.Status)}
-	case i < 0:
-		return verdict{reason: fmt.Sprintf("answered without IA_PD %08x", iaid)}
+	return a
+}
+
+// judge reads the answer about i, looking for a status on all three levels (RFC 9915 §21.13). Some servers put
+// NoAddrsAvail for the whole message beside a granted IA_PD, and NoPrefixAvail beside an IA_NA: each says nothing about
+// the other kind.
+func (c Config) judge(msg Message, i ia) verdict {
+	v := verdict{ia: i}
+	other := NoAddrsAvail
+	if i.na {
+		other = NoPrefixAvail
 	}
-	ia := msg.IAPDs[i]
-	if ia.T1 > ia.T2 && ia.T2 > 0 { // §21.21
-		return verdict{reason: fmt.Sprintf("sent an IA_PD with T1 %d > T2 %d, which has to be ignored", ia.T1, ia.T2)}
+	status, t1, t2, leases := find(msg, i, &v.listed)
+	switch code := msg.Status.Code; {
+	case code != Success && (code != other || !v.listed):
+		v.code, v.reason = code, refusal(msg.Status)
+		return v
+	case !v.listed:
+		v.reason = fmt.Sprintf("answered without %v", i)
+		return v
+	case t1 > t2 && t2 > 0: // §21.4, §21.21
+		v.reason = fmt.Sprintf("sent an %s with T1 %d > T2 %d, which has to be ignored", i.String()[:5], t1, t2)
+		return v
 	}
-	v := verdict{code: ia.Status.Code, reason: "offered no usable prefix", t1: ia.T1, t2: ia.T2}
+	v.code, v.t1, v.t2, v.reason = status.Code, t1, t2, "offered no usable prefix"
+	if i.na {
+		v.reason = "offered no usable address"
+	}
 	if v.code != Success {
-		v.reason = refusal(ia.Status)
+		v.reason = refusal(status)
 	}
-	for _, p := range ia.Prefixes {
-		v.add(p)
+	for _, p := range leases {
+		v.add(p, c)
 	}
-	if ia.Status.Code != Success {
+	if status.Code != Success {
 		v.granted = nil
 	}
 	return v
 }
 
-// add sorts one IA Prefix option into v. A status beside a prefix means that it was not granted or extended (servers in
-// the field answer a Renew with NoPrefixAvail there, https://github.com/openwrt/odhcp6c/issues/61); a valid lifetime of 0
-// withdraws the prefix whatever the status.
-func (v *verdict) add(p IAPrefix) {
+// find is what msg has of i, addresses as /128.
+func find(msg Message, i ia, listed *bool) (status Status, t1, t2 uint32, leases []IAPrefix) {
+	if !i.na {
+		n := slices.IndexFunc(msg.IAPDs, func(o IAPD) bool { return o.IAID == i.id })
+		if *listed = n >= 0; *listed {
+			o := msg.IAPDs[n]
+			return o.Status, o.T1, o.T2, o.Prefixes
+		}
+		return
+	}
+	n := slices.IndexFunc(msg.IANAs, func(o IANA) bool { return o.IAID == i.id })
+	if *listed = n >= 0; *listed {
+		o := msg.IANAs[n]
+		status, t1, t2 = o.Status, o.T1, o.T2
+		for _, a := range o.Addresses {
+			leases = append(leases, IAPrefix{Prefix: host(a.Address), Preferred: a.Preferred, Valid: a.Valid, Status: a.Status})
+		}
+	}
+	return
+}
+
+// add sorts one IA Prefix or IA Address option into v. A status beside it means that it was not granted or extended
+// (servers in the field answer a Renew with NoPrefixAvail there, https://github.com/openwrt/odhcp6c/issues/61); a valid
+// lifetime of 0 withdraws it whatever the status.
+func (v *verdict) add(p IAPrefix, c Config) {
+	most := maxPrefixes
+	if v.ia.na {
+		most = maxAddresses
+	}
 	switch {
 	case !delegable(p.Prefix) || p.Preferred > p.Valid || v.knows(p.Prefix):
 	case p.Valid == 0:
-		if len(v.withdrawn) < maxPrefixes {
+		if len(v.withdrawn) < most {
 			v.withdrawn = append(v.withdrawn, p.Prefix)
 		}
 	case p.Status.Code != Success:
 		if v.code == Success {
 			v.code, v.reason = p.Status.Code, refusal(p.Status)
 		}
-	case len(v.granted) < maxPrefixes:
+	case !c.accepts(v.ia, p.Prefix.Bits()):
+		if v.code == Success {
+			v.code, v.reason = NoPrefixAvail, fmt.Sprintf("offered %v, whose length the config does not accept", p.Prefix)
+		}
+	case len(v.granted) < most:
+		p.Exclude = excluded(p.Prefix, p.Exclude)
 		v.granted = append(v.granted, p)
 	}
 }
@@ -78,12 +125,82 @@ func (v *verdict) knows(p netip.Prefix) bool {
 	return slices.Contains(v.withdrawn, p) || slices.ContainsFunc(v.granted, func(g IAPrefix) bool { return g.Prefix == p })
 }
 
-func (v *verdict) prefixes() []netip.Prefix {
-	prefixes := make([]netip.Prefix, 0, len(v.granted))
+// bindings are what v grants, without deadlines.
+func (v verdict) bindings() []binding {
+	bs := make([]binding, 0, len(v.granted))
 	for _, p := range v.granted {
-		prefixes = append(prefixes, p.Prefix)
+		bs = append(bs, binding{na: v.ia.na, LeasedPrefix: LeasedPrefix{IAID: v.ia.id, Prefix: p.Prefix, Exclude: p.Exclude}})
 	}
-	return prefixes
+	return bs
+}
+
+func (a answer) bindings() (bs []binding) {
+	for _, v := range a {
+		bs = append(bs, v.bindings()...)
+	}
+	return bs
+}
+
+// count is how many IAs of a kind are granted something.
+func (a answer) count(na bool) (n int) {
+	for _, v := range a {
+		if v.ia.na == na && len(v.granted) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// usable reports whether a is worth taking: partial grants are (§18.2.9, §18.2.10.1), unless the config cannot do without
+// an address.
+func (a answer) usable(c Config) bool {
+	if c.NA != nil && c.NA.Required {
+		return a.count(true) > 0
+	}
+	return a.count(true)+a.count(false) > 0
+}
+
+func (a answer) has(code StatusCode) bool {
+	return slices.ContainsFunc(a, func(v verdict) bool { return v.code == code })
+}
+
+func (a answer) withdraws() bool {
+	return slices.ContainsFunc(a, func(v verdict) bool { return len(v.withdrawn) > 0 })
+}
+
+// about is the verdict on i; ok is false when it was not asked for.
+func (a answer) about(i ia) (v verdict, ok bool) {
+	n := slices.IndexFunc(a, func(v verdict) bool { return v.ia == i })
+	if n < 0 {
+		return verdict{}, false
+	}
+	return a[n], true
+}
+
+// unlisted are those of held about which a says nothing.
+func (a answer) unlisted(held []binding) []binding {
+	return slices.DeleteFunc(slices.Clone(held), func(b binding) bool {
+		v, ok := a.about(b.ia())
+		return ok && v.knows(b.Prefix)
+	})
+}
+
+// reason is why IAs were not granted, as a predicate; "" if all were.
+func (a answer) reason() string {
+	var reasons []string
+	for _, v := range a {
+		if len(v.granted) > 0 || len(v.withdrawn) > 0 && v.code == Success {
+			continue
+		}
+		text := v.reason
+		if v.listed && len(a) > 1 && !strings.HasSuffix(text, v.ia.String()) {
+			text += " for " + v.ia.String()
+		}
+		if !slices.Contains(reasons, text) {
+			reasons = append(reasons, text)
+		}
+	}
+	return strings.Join(reasons, ", ")
 }
 
 func refusal(s Status) string {
@@ -95,103 +212,4 @@ func refusal(s Status) string {
 		return "refused: " + name
 	}
 	return fmt.Sprintf("refused: %s (%s)", name, s.Text)
-}
-
-// delegable reports whether p can be a delegated prefix. The decoder has checked it already; the disk has not.
-func delegable(p netip.Prefix) bool {
-	a := p.Addr()
-	return p.IsValid() && p == p.Masked() && a.Is6() && !a.Is4In6() && a.Zone() == "" && p.Bits() > 0 &&
-		!a.IsMulticast() && !a.IsLinkLocalUnicast() && !a.IsUnspecified() && !a.IsLoopback()
-}
-
-// bind makes the lease that msg grants. kept are prefixes that it neither lists nor withdraws.
-func (m *Machine) bind(now time.Time, msg Message, v verdict, kept []LeasedPrefix, cause Cause) {
-	l := Lease{
-		ServerID:     msg.ServerID,
-		IAID:         m.cfg.IAID,
-		Received:     now,
-		DNS:          slices.Clone(msg.DNS[:min(len(msg.DNS), maxDNS)]),
-		DomainSearch: slices.Clone(msg.DomainSearch[:min(len(msg.DomainSearch), maxDomains)]),
-		SolMaxRT:     m.lease.SolMaxRT,
-	}
-	for _, p := range v.granted {
-		l.Prefixes = append(l.Prefixes, LeasedPrefix{
-			Prefix:         p.Prefix,
-			PreferredUntil: lifetime.After(now, p.Preferred),
-			ValidUntil:     lifetime.After(now, p.Valid),
-		})
-	}
-	l.Prefixes = append(l.Prefixes, kept[:min(len(kept), maxPrefixes-len(l.Prefixes))]...)
-	sortPrefixes(l.Prefixes)
-	l.T1, l.T2 = renewTimes(now, v)
-	m.state, m.offers, m.failures = bound, nil, 0
-	m.setLease(l, cause)
-}
-
-// setLease makes l the lease and reports it.
-func (m *Machine) setLease(l Lease, cause Cause) {
-	if len(l.Prefixes) == 0 {
-		l = Lease{SolMaxRT: l.SolMaxRT}
-	}
-	m.lease = l
-	m.remember(l.Prefixes)
-	m.out = append(m.out, Output{Kind: OutputLease, Lease: l, Cause: cause})
-}
-
-// remember keeps what is held now as the hint for when it is gone.
-func (m *Machine) remember(held []LeasedPrefix) {
-	if len(held) > 0 {
-		m.previous = prefixesOf(held)
-	}
-}
-
-func sortPrefixes(p []LeasedPrefix) {
-	slices.SortFunc(p, func(a, b LeasedPrefix) int { return a.Prefix.Compare(b.Prefix) })
-}
-
-// renewTimes are T1 and T2 of a lease granted by v. Where the server leaves the choice to the client (0, §14.2), and where
-// its choice would let a prefix expire before it is renewed, they are 0.5 and 0.8 of the shortest preferred lifetime.
-func renewTimes(now time.Time, v verdict) (t1, t2 lifetime.Deadline) {
-	preferred, valid := uint32(lifetime.Infinity), uint32(lifetime.Infinity)
-	for _, p := range v.granted {
-		valid = min(valid, p.Valid)
-		if p.Preferred > 0 {
-			preferred = min(preferred, p.Preferred)
-		}
-	}
-	base := min(preferred, valid) // a prefix granted as deprecated has only the valid lifetime to go by
-	ours := func(t uint32) bool { return t == 0 || valid != lifetime.Infinity && t >= valid }
-	d1, d2 := seconds(v.t1), seconds(v.t2)
-	if ours(v.t1) {
-		d1 = share(base, 5)
-	}
-	if ours(v.t2) {
-		d2 = share(base, 8)
-	}
-	switch {
-	case d1 <= d2:
-	case v.t2 == 0 && !ours(v.t1): // the server's T1 stands: T2 lies between it and the end
-		d2 = min(d1/5*8, (d1+seconds(valid))/2)
-	default:
-		d1 = d2 / 8 * 5
-	}
-	return until(now, d1), until(now, d2)
-}
-
-// share is so many tenths of a lifetime.
-func share(s uint32, tenths time.Duration) time.Duration {
-	if s == lifetime.Infinity {
-		return seconds(s)
-	}
-	return seconds(s) / 10 * tenths
-}
-
-func seconds(s uint32) time.Duration { return time.Duration(s) * time.Second }
-
-// until is the deadline d after now; the wire's infinity is for ever.
-func until(now time.Time, d time.Duration) lifetime.Deadline {
-	if d >= seconds(lifetime.Infinity) {
-		return lifetime.Forever()
-	}
-	return lifetime.Until(now.Add(d))
 }

@@ -1,6 +1,7 @@
 package pd
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
 )
@@ -22,16 +23,21 @@ const (
 	rebTimeout  = 10 * time.Second   // REB_TIMEOUT
 	rebMaxRT    = 600 * time.Second  // REB_MAX_RT
 	relTimeout  = 1 * time.Second    // REL_TIMEOUT
+	infMaxDelay = 1 * time.Second    // INF_MAX_DELAY
+	infTimeout  = 1 * time.Second    // INF_TIMEOUT
+	infMaxRT    = 3600 * time.Second // INF_MAX_RT, unless a server set another one (§21.25)
 	relMaxRC    = 4                  // REL_MAX_RC
+	decTimeout  = 1 * time.Second    // DEC_TIMEOUT
+	decMaxRC    = 4                  // DEC_MAX_RC
 
 	sendLimit  = 20               // messages …
 	sendWindow = 20 * time.Second // … in any such time (§14.1)
 )
 
-// Bounds of SOL_MAX_RT in seconds; other values are ignored (§21.24).
+// Bounds of SOL_MAX_RT and INF_MAX_RT in seconds; other values are ignored (§21.24, §21.25).
 const (
-	minSolMaxRT = 60
-	maxSolMaxRT = 86400
+	minMaxRT = 60
+	maxMaxRT = 86400
 )
 
 // timing is how a message is retransmitted (§15). A zero mrt, mrc or mrd sets no bound.
@@ -43,18 +49,22 @@ type timing struct {
 }
 
 var (
-	solicitTiming = timing{typ: Solicit, irt: solTimeout, mrt: solMaxRT}
-	requestTiming = timing{typ: Request, irt: reqTimeout, mrt: reqMaxRT, mrc: reqMaxRC}
-	renewTiming   = timing{typ: Renew, irt: renTimeout, mrt: renMaxRT}                 // ends at T2
-	rebindTiming  = timing{typ: Rebind, irt: rebTimeout, mrt: rebMaxRT}                // ends with the lease
-	confirmTiming = timing{typ: Rebind, irt: cnfTimeout, mrt: cnfMaxRT, mrd: cnfMaxRD} // §18.2.12
-	releaseTiming = timing{typ: Release, irt: relTimeout, mrc: relMaxRC}
+	solicitTiming     = timing{typ: Solicit, irt: solTimeout, mrt: solMaxRT}
+	requestTiming     = timing{typ: Request, irt: reqTimeout, mrt: reqMaxRT, mrc: reqMaxRC}
+	renewTiming       = timing{typ: Renew, irt: renTimeout, mrt: renMaxRT}                  // ends at T2
+	rebindTiming      = timing{typ: Rebind, irt: rebTimeout, mrt: rebMaxRT}                 // ends with the lease
+	verifyTiming      = timing{typ: Rebind, irt: cnfTimeout, mrt: cnfMaxRT, mrd: cnfMaxRD}  // §18.2.12
+	confirmTiming     = timing{typ: Confirm, irt: cnfTimeout, mrt: cnfMaxRT, mrd: cnfMaxRD} // §18.2.3
+	releaseTiming     = timing{typ: Release, irt: relTimeout, mrc: relMaxRC}
+	declineTiming     = timing{typ: Decline, irt: decTimeout, mrc: decMaxRC}
+	informationTiming = timing{typ: InformationRequest, irt: infTimeout, mrt: infMaxRT}
 )
 
 // exchange is one message and its retransmissions.
 type exchange struct {
 	timing
 	xid      uint32
+	server   DUID      // whom it addresses; "": any
 	first    time.Time // of the first transmission
 	sent     int
 	rt       time.Duration
@@ -63,20 +73,31 @@ type exchange struct {
 	refusals []string  // by servers, for people; each is kept and reported once
 	reported bool      // an OutputFailed was given
 
-	solMaxRT         uint32 // seconds, of the latest Advertise that carried it
-	solMaxRTDisputed bool   // Advertises carried different ones
+	waiting *Message  // a refusal that counts unless another server says better until settle
+	settle  time.Time // likewise
+	apart   omission  // what servers seem to mind beside the rest
+
+	solMaxRT, infMaxRT dispute // of Advertises
 }
 
-// start begins an exchange whose first transmission is due at at.
-func (m *Machine) start(s state, t timing, at time.Time) {
+// begin returns an exchange whose first transmission is due at at.
+func (m *Machine) begin(t timing, at time.Time, server DUID) exchange {
 	xid := uint32(m.rnd.Uint64() >> 40) // 24 bits
-	if xid == m.x.xid {
+	for xid == m.x.xid || xid == m.inf.xid {
 		xid = (xid + 1) & 0xffffff // a late answer to the exchange before must not fit
 	}
-	m.state, m.x = s, exchange{timing: t, xid: xid, next: at}
-	if t.typ == Solicit {
-		m.x.mrt = m.solMaxRT()
+	switch t.typ {
+	case Solicit:
+		t.mrt = m.solMaxRT()
+	case InformationRequest:
+		t.mrt = m.infMaxRT()
 	}
+	return exchange{timing: t, xid: xid, next: at, server: server}
+}
+
+// start begins the exchange about bindings that belongs to s.
+func (m *Machine) start(s state, t timing, at time.Time, server DUID) {
+	m.state, m.x = s, m.begin(t, at, server)
 }
 
 // timeout is called when the next transmission is due.
@@ -87,17 +108,36 @@ func (m *Machine) timeout(now time.Time) {
 		m.requestNext(now)
 	case x.mrc > 0 && x.sent >= x.mrc, !x.end.IsZero() && !now.Before(x.end):
 		m.unanswered(now)
+	case m.state == soliciting && m.solicitInVain():
+		m.solicitAgain(now)
 	default:
-		if m.state == soliciting {
-			m.solicitInVain()
-		}
-		m.transmit(now)
+		m.transmit(now, x)
 	}
 }
 
-// transmit sends the message of the exchange, or postpones it when too many have been sent lately.
-func (m *Machine) transmit(now time.Time) {
+// unanswered ends an exchange that has used up its transmissions or its time.
+func (m *Machine) unanswered(now time.Time) {
 	x := &m.x
+	switch m.state {
+	case requesting:
+		if !x.reported {
+			m.failed(x, fmt.Sprintf("server %v has not answered %d messages", x.server, x.sent))
+		}
+		m.requestNext(now)
+	case confirming:
+		if !x.reported {
+			m.failed(x, fmt.Sprintf("no server has answered in %v, keeping the lease as it is", cnfMaxRD))
+		}
+		m.rest(now) // §18.2.3: with the last known lifetimes; T1 and T2 go on
+	case releasing:
+		m.released()
+	case declining:
+		m.declined(now)
+	}
+}
+
+// transmit sends the message of x, or postpones it when too many have been sent lately.
+func (m *Machine) transmit(now time.Time, x *exchange) {
 	if free := m.sends.free(now); free.After(now) {
 		x.next = free
 		return
@@ -115,7 +155,7 @@ func (m *Machine) transmit(now time.Time) {
 		x.next = x.end
 	}
 	x.sent++
-	m.out = append(m.out, Output{Kind: OutputSend, Message: m.message(now)})
+	m.out = append(m.out, Output{Kind: OutputSend, Message: m.message(now, x)})
 }
 
 // nextRT is the time from this transmission to the next one (§15).

@@ -3,7 +3,6 @@ package pd
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -18,13 +17,29 @@ const (
 type offer struct {
 	server     DUID
 	preference uint8
-	prefixes   []netip.Prefix
+	answer     answer
+}
+
+// omission is a kind of IA that discovery leaves out for a while, because servers mind it beside the other kind.
+type omission uint8
+
+const (
+	omitNothing omission = iota
+	omitAddress
+	omitPrefixes
+)
+
+// asking are the IAs to ask for now.
+func (m *Machine) asking() []ia {
+	return slices.DeleteFunc(m.cfg.wanted(), func(i ia) bool {
+		return i.na && m.omit == omitAddress || !i.na && m.omit == omitPrefixes
+	})
 }
 
 // startSolicit begins discovery with a first Solicit at at (§18.2.1).
 func (m *Machine) startSolicit(at time.Time) {
 	m.offers = nil
-	m.start(soliciting, solicitTiming, at)
+	m.start(soliciting, solicitTiming, at, "")
 }
 
 // solicitAgain begins discovery again after a round that gave no lease. The pause doubles each time up to SOL_MAX_RT, so
@@ -37,16 +52,32 @@ func (m *Machine) solicitAgain(now time.Time) {
 
 // advertised takes in an Advertise that answers our Solicit (§18.2.9).
 func (m *Machine) advertised(now time.Time, msg Message) {
-	m.advertisedSolMaxRT(msg.SolMaxRT)
+	m.advertisedMaxRT(msg)
 	collecting := m.x.sent == 1 && now.Before(m.x.first.Add(m.x.rt))
-	v := judge(msg, m.cfg.IAID)
-	if len(v.granted) == 0 {
-		m.refused(msg.ServerID, v.reason, !collecting)
+	a := m.judge(msg)
+	if !a.usable(m.cfg) {
+		m.minds(msg, a)
+		m.refused(&m.x, msg.ServerID, a.reason(), !collecting)
 		return
 	}
-	m.collect(offer{server: msg.ServerID, preference: msg.Preference, prefixes: v.prefixes()})
-	if !collecting || msg.Preference == 255 {
+	o := offer{server: msg.ServerID, preference: msg.Preference, answer: a}
+	m.collect(o)
+	if !collecting || o.preference == 255 && m.decisive(o) {
 		m.requestNext(now)
+	}
+}
+
+// minds keeps in mind that a server refuses one kind of IA and says nothing about the other. Some do so whenever the two
+// come in one message (https://github.com/openwrt/odhcp6c/issues/88).
+func (m *Machine) minds(msg Message, a answer) {
+	if m.cfg.NA == nil || m.cfg.NA.Required || len(m.cfg.PDs) == 0 || m.omit != omitNothing {
+		return
+	}
+	switch {
+	case len(msg.IAPDs) == 0 && a.has(NoAddrsAvail):
+		m.x.apart = omitAddress
+	case len(msg.IANAs) == 0 && a.has(NoPrefixAvail):
+		m.x.apart = omitPrefixes
 	}
 }
 
@@ -58,132 +89,158 @@ func (m *Machine) collect(o offer) {
 	m.offers = m.offers[:min(len(m.offers), maxOffers)]
 }
 
-// compareOffers orders the best offer first: the highest preference (§18.2.9), then the largest delegation, then the most
-// delegations, then one that we held before; what is equal in all keeps the order of arrival.
+// decisive reports whether o with the highest preference ends the wait for others.
+func (m *Machine) decisive(o offer) bool {
+	switch m.cfg.Prefer {
+	case PreferShortest:
+		return false
+	case PreferHint:
+		return m.familiar(o) > 0 || len(m.wishes()) == 0
+	}
+	return true
+}
+
+// compareOffers orders the best offer first (see Preference); what is equal in all keeps the order of arrival.
 func (m *Machine) compareOffers(a, b offer) int {
-	return cmp.Or(
-		cmp.Compare(b.preference, a.preference),
-		cmp.Compare(a.shortest(), b.shortest()),
-		cmp.Compare(len(b.prefixes), len(a.prefixes)),
-		cmp.Compare(m.familiar(b), m.familiar(a)),
-	)
+	delegates := cmp.Compare(min(1, b.answer.count(false)), min(1, a.answer.count(false)))
+	preference := cmp.Compare(b.preference, a.preference)
+	served := cmp.Compare(b.answer.count(false)+b.answer.count(true), a.answer.count(false)+a.answer.count(true))
+	shortest := cmp.Compare(a.shortest(), b.shortest())
+	most := cmp.Compare(len(b.answer.bindings()), len(a.answer.bindings()))
+	familiar := cmp.Compare(m.familiar(b), m.familiar(a))
+	switch m.cfg.Prefer {
+	case PreferShortest:
+		return cmp.Or(delegates, shortest, preference, served, most, familiar)
+	case PreferHint:
+		return cmp.Or(delegates, familiar, preference, served, shortest, most)
+	}
+	return cmp.Or(delegates, preference, served, shortest, most, familiar)
 }
 
 // shortest is the shortest prefix length in o.
 func (o offer) shortest() int {
 	bits := 128
-	for _, p := range o.prefixes {
-		bits = min(bits, p.Bits())
+	for _, b := range o.answer.bindings() {
+		if !b.na {
+			bits = min(bits, b.Prefix.Bits())
+		}
 	}
 	return bits
 }
 
-// familiar counts the prefixes of o that we held before.
+// familiar counts the prefixes of o that we asked for.
 func (m *Machine) familiar(o offer) (n int) {
-	for _, p := range o.prefixes {
-		if slices.Contains(m.previous, p) {
+	for _, b := range o.answer.bindings() {
+		if !b.na && m.hinted(b.Prefix) {
 			n++
 		}
 	}
 	return n
 }
 
-// requestNext asks the server of the best offer left for it, and begins discovery again when there is none (§18.2.2
-// leaves it to the client).
+// requestNext asks the server of the best offer left for it. When there is none, the lease in hand may be good without
+// it; else discovery begins again (§18.2.2 leaves it to the client).
 func (m *Machine) requestNext(now time.Time) {
-	if len(m.offers) == 0 {
+	switch {
+	case len(m.offers) > 0:
+		o := m.offers[0]
+		m.offers = m.offers[1:]
+		m.startRequest(now, o.server, target{bindings: o.answer.bindings()})
+	case m.state == requesting && m.target.partial:
+		m.rest(now)
+	default:
 		m.solicitAgain(now)
-		return
 	}
-	o := m.offers[0]
-	m.offers = m.offers[1:]
-	m.startRequest(now, o.server, o.prefixes)
 }
 
-func (m *Machine) startRequest(now time.Time, server DUID, prefixes []netip.Prefix) {
-	m.target = target{server: server, prefixes: prefixes}
-	m.start(requesting, requestTiming, now)
+func (m *Machine) startRequest(now time.Time, server DUID, t target) {
+	m.target = t
+	m.start(requesting, requestTiming, now, server)
 }
 
 // granted takes in a Reply to a Request, or to a Solicit with Rapid Commit (§18.2.10.1). The binding is a new one: what
-// was held before is replaced (§18.2.13).
+// was held before is replaced (§18.2.13), except after NoBinding, by IA.
 func (m *Machine) granted(now time.Time, msg Message) {
-	m.learnSolMaxRT(msg.SolMaxRT)
-	v := judge(msg, m.cfg.IAID)
-	if len(v.granted) > 0 {
-		m.bind(now, msg, v, nil, CauseBound)
+	m.learnMaxRT(msg)
+	a := m.judge(msg)
+	if a.has(NotOnLink) { // §18.2.10.1: without the addresses
+		m.forgetAddresses()
+	}
+	if a.usable(m.cfg) {
+		var kept []binding
+		if m.state == requesting && m.target.again {
+			kept = slices.DeleteFunc(a.unlisted(m.lease.bindings()), func(b binding) bool {
+				v, _ := a.about(b.ia())
+				return len(v.granted) > 0
+			})
+		}
+		m.bind(now, msg, a, kept, CauseBound)
 		return
 	}
-	m.refused(msg.ServerID, v.reason, true)
+	m.minds(msg, a)
+	m.refused(&m.x, msg.ServerID, a.reason(), true)
 	// A refusal ends a Request. UnspecFail and an answer that says nothing do not: the Request is repeated with
 	// its back-off and count, which are the limits that §18.2.10 demands.
-	if m.state == requesting && v.code != Success && v.code != UnspecFail {
+	refused := slices.ContainsFunc(a, func(v verdict) bool { return v.code != Success && v.code != UnspecFail })
+	if m.state == requesting && refused {
+		m.omit = max(m.omit, m.x.apart)
 		m.requestNext(now)
 	}
 }
 
-// refused keeps and, if tell is set, reports that a server gave no prefix; once per server and reason in an exchange.
-func (m *Machine) refused(server DUID, reason string, tell bool) {
-	text := fmt.Sprintf("server %v %s", server, reason)
-	if slices.Contains(m.x.refusals, text) || len(m.x.refusals) >= maxOffers {
-		return
-	}
-	m.x.refusals = append(m.x.refusals, text)
-	if tell {
-		m.failed(text)
+// refused keeps and, if tell is set, reports that a server gave nothing; once per server and reason in an exchange.
+func (m *Machine) refused(x *exchange, server DUID, reason string, tell bool) {
+	if text, news := x.refusal(server, reason); news && tell {
+		m.failed(x, text)
 	}
 }
 
-// solicitInVain reports, before a Solicit is repeated, the refusals collected so far or that nobody answers.
-func (m *Machine) solicitInVain() {
+// refusal keeps that server gave a reason, and reports whether it is new in x.
+func (x *exchange) refusal(server DUID, reason string) (text string, news bool) {
+	text = fmt.Sprintf("server %v %s", server, reason)
+	if slices.Contains(x.refusals, text) || len(x.refusals) >= maxOffers {
+		return text, false
+	}
+	x.refusals = append(x.refusals, text)
+	return text, true
+}
+
+// solicitInVain reports, before a Solicit is repeated, the refusals collected so far or that nobody answers. It reports
+// whether to begin again with another set of IAs.
+func (m *Machine) solicitInVain() bool {
+	m.inVain(&m.x)
 	switch {
-	case m.x.reported:
-	case len(m.x.refusals) > 0:
-		m.failed(strings.Join(m.x.refusals, "; "))
-	case m.x.sent >= solicitsInVain:
-		m.failed(fmt.Sprintf("no server has answered %d messages, trying on", m.x.sent))
+	case m.x.apart != omitNothing && m.omit == omitNothing:
+		m.omit = m.x.apart
+		return true
+	case m.omit != omitNothing && m.x.sent >= solicitsInVain:
+		m.omit = omitNothing
+		return true
+	}
+	return false
+}
+
+func (m *Machine) inVain(x *exchange) {
+	switch {
+	case x.reported:
+	case len(x.refusals) > 0:
+		m.failed(x, strings.Join(x.refusals, "; "))
+	case x.sent >= solicitsInVain:
+		m.failed(x, fmt.Sprintf("no server has answered %d messages, trying on", x.sent))
 	}
 }
 
-// failed gives an OutputFailed about the running exchange.
-func (m *Machine) failed(text string) {
-	m.x.reported = true
-	m.out = append(m.out, Output{Kind: OutputFailed, Text: m.x.typ.String() + ": " + text})
+// failed gives an OutputFailed about x.
+func (m *Machine) failed(x *exchange, text string) {
+	x.reported = true
+	m.out = append(m.out, Output{Kind: OutputFailed, Text: x.typ.String() + ": " + text})
 }
 
-// solMaxRT is SOL_MAX_RT as it is now.
-func (m *Machine) solMaxRT() time.Duration {
-	if m.lease.SolMaxRT == 0 {
-		return solMaxRT
-	}
-	return time.Duration(m.lease.SolMaxRT) * time.Second
-}
-
-// learnSolMaxRT takes over the SOL_MAX_RT option of a Reply, whatever its status (§18.2.10).
-func (m *Machine) learnSolMaxRT(seconds uint32) {
-	if seconds < minSolMaxRT || seconds > maxSolMaxRT {
-		return
-	}
-	m.lease.SolMaxRT = seconds
-	if m.x.typ == Solicit {
-		m.x.mrt = m.solMaxRT()
+// noteOnce gives an OutputNote about x, once per server and reason.
+func (m *Machine) noteOnce(x *exchange, server DUID, reason string) {
+	if text, news := x.refusal(server, reason); news {
+		m.note(x.typ.String() + ": " + text)
 	}
 }
 
-// advertisedSolMaxRT takes over the SOL_MAX_RT option of an Advertise. Once two in an exchange disagree, the default
-// holds (§18.2.9).
-func (m *Machine) advertisedSolMaxRT(seconds uint32) {
-	if seconds < minSolMaxRT || seconds > maxSolMaxRT {
-		return
-	}
-	if m.x.solMaxRT != 0 && m.x.solMaxRT != seconds {
-		m.x.solMaxRTDisputed = true
-	}
-	m.x.solMaxRT = seconds
-	if m.x.solMaxRTDisputed {
-		m.lease.SolMaxRT = 0
-		m.x.mrt = m.solMaxRT()
-		return
-	}
-	m.learnSolMaxRT(seconds)
-}
+func (m *Machine) note(text string) { m.out = append(m.out, Output{Kind: OutputNote, Text: text}) }

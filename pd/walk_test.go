@@ -14,24 +14,30 @@ import (
 
 // TestMachineWalk drives machines with random inputs, hostile ones included, and looks at the invariants after each step.
 func TestMachineWalk(t *testing.T) {
-	reached := map[string]bool{}
+	reached, sent := map[string]bool{}, map[MessageType]bool{}
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWalk(t, func(what string, n int) int { return rapid.IntRange(0, n-1).Draw(t, what) })
 		for range 60 {
 			w.step()
 			reached[w.m.State()] = true
+			sent[w.last.Type] = true
 		}
 	})
-	for _, s := range stateNames {
+	for _, s := range append(stateNames[:], informing) {
 		if !reached[s] {
 			t.Errorf("no walk came to %q: the inputs are too tame", s)
 		}
 	}
+	for _, typ := range []MessageType{Solicit, Request, Confirm, Renew, Rebind, Release, Decline, InformationRequest} {
+		if !sent[typ] {
+			t.Errorf("no walk sent a %v: the inputs are too tame", typ)
+		}
+	}
 }
 
-// FuzzMachine is the same walk with its choices read from the fuzzer's bytes.
+// FuzzMachine is the same walk with its choices, time among them, read from the fuzzer's bytes.
 func FuzzMachine(f *testing.F) {
-	for seed := range uint64(4) {
+	for seed := range uint64(8) {
 		rnd, b := rand.New(rand.NewPCG(seed, 0)), make([]byte, 512)
 		for i := range b {
 			b[i] = byte(rnd.Uint32())
@@ -60,14 +66,13 @@ type walk struct {
 	cfg   Config
 	m     *Machine
 	now   time.Time // as the machine sees it
-	last  Message
+	last  Message   // sent
+	info  uint32    // transaction id of the last Information-request
 	sends []time.Time
+	notes []time.Time // of dropped Reconfigures
 }
 
-const (
-	maxOutputs = 6 // in one step: an expiry, a failure of each exchange that ends, a lease, a send
-	walkIAID   = 5
-)
+const maxOutputs = 8 // in one step: an expiry, a failure of each exchange that ends, notes, a lease or two, two sends
 
 var (
 	walkLifetimes = []uint32{3000, 100, 30, 10, 2, 1, 0, lifetime.Infinity, lifetime.Infinity - 1, 4000}
@@ -76,6 +81,10 @@ var (
 		{}, netip.MustParsePrefix("::/0"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fe80::/64"),
 		netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("2001:db8::7/56"), netip.MustParsePrefix("::ffff:10.0.0.0/104"),
 	}
+	walkAddresses = []netip.Addr{
+		{}, netip.IPv6Unspecified(), netip.MustParseAddr("::1"), netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("ff02::1"),
+		netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1"),
+	}
 	walkStatus = []StatusCode{Success, Success, Success, Success, NoBinding, NoPrefixAvail, UnspecFail, NoAddrsAvail, NotOnLink, 4711}
 	walkSteps  = []time.Duration{0, time.Millisecond, 500 * time.Millisecond, 2 * time.Second, time.Minute, time.Hour,
 		24 * 365 * time.Hour, -time.Hour}
@@ -83,10 +92,18 @@ var (
 
 func newWalk(t interface{ Fatalf(string, ...any) }, pick func(string, int) int) *walk {
 	w := &walk{t: t, pick: pick, now: start}
-	w.cfg = Config{ClientID: ourID, IAID: walkIAID, Length: uint8(pick("length", 256)), RapidCommit: pick("rapid", 2) == 1,
-		Delay: pick("delay", 2) == 1}
+	yes := func(what string) bool { return pick(what, 2) == 1 }
+	w.cfg = Config{ClientID: ourID, RapidCommit: yes("rapid"), Delay: yes("delay"), Stateless: yes("stateless"), Reconfigure: yes("reconfigure"),
+		Prefer: []Preference{PreferPreference, PreferShortest, PreferHint}[pick("prefer", 3)], ORO: []uint16{OptInfoRefresh, 0, 25, OptNTPServer}}
+	for n := range []int{1, 3, 0, 1}[pick("pds", 4)] {
+		w.cfg.PDs = append(w.cfg.PDs, PDConfig{IAID: uint32(5 + n), Length: uint8(pick("length", 256)), Min: uint8(40 * pick("min", 2)),
+			Prefix: walkPrefixes[pick("wish", len(walkPrefixes))]})
+	}
+	if yes("na") {
+		w.cfg.NA = &NAConfig{IAID: 5, Required: pick("required", 4) == 0}
+	}
 	saved := Lease{}
-	if pick("saved", 2) == 1 {
+	if yes("saved") {
 		saved = w.saved()
 	}
 	w.m = NewMachine(w.cfg, saved, start, rand.New(rand.NewPCG(1, uint64(pick("seed", 256)))))
@@ -94,52 +111,13 @@ func newWalk(t interface{ Fatalf(string, ...any) }, pick func(string, int) int) 
 	return w
 }
 
-// saved is what may stand on a disk.
-func (w *walk) saved() Lease {
-	at := func() lifetime.Deadline {
-		switch w.pick("deadline", 4) {
-		case 0:
-			return lifetime.Forever()
-		case 1:
-			return lifetime.Deadline{}
-		}
-		return lifetime.Until(start.Add(time.Duration(w.pick("offset", 4000)-500) * time.Second))
-	}
-	l := Lease{ServerID: serverID("a"), IAID: walkIAID, T1: at(), T2: at(), SolMaxRT: uint32(w.pick("solmax", 200))}
-	l.Received = start.Add(time.Duration(w.pick("received", 7)-3) * time.Hour)
-	if w.pick("server", 4) == 0 {
-		l.ServerID = ""
-	}
-	for range w.pick("prefixes", 40) {
-		l.Prefixes = append(l.Prefixes, LeasedPrefix{w.prefix(), at(), at()})
-	}
-	return l
-}
-
-func (w *walk) prefix() netip.Prefix {
-	if w.pick("prefix kind", 2) == 0 {
-		return walkPrefixes[w.pick("prefix", len(walkPrefixes))]
-	}
-	return netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(w.pick("net", 64))}), 56)
-}
-
 func (w *walk) step() {
-	in := Input{Kind: InputTimer}
-	switch w.pick("input", 16) {
-	case 0, 1, 2, 3, 4, 5, 6:
-		in = Input{Kind: InputMessage, Message: w.message()}
-	case 7, 8, 9:
-		in.Kind = InputLinkUp
-	case 10:
-		in.Kind = []InputKind{InputLinkDown, InputRenew, InputRelease, 99}[w.pick("rare", 4)]
-	case 11:
-		in.Kind = InputRenew
-	}
+	in := w.input()
 	now := w.now.Add(walkSteps[w.pick("time", len(walkSteps))])
 	if d, ok := w.m.Deadline(); ok && w.pick("to deadline", 2) == 1 {
 		now = d
 	}
-	held := w.m.Lease().Prefixes
+	held := w.m.Lease()
 	out := w.m.Step(now, in)
 	if now.After(w.now) {
 		w.now = now
@@ -154,34 +132,103 @@ func (w *walk) step() {
 			w.sent(o.Message)
 		case OutputLease:
 			reported = true
-		case OutputFailed:
-			if len(o.Text) > 20000 {
-				w.t.Fatalf("failure text of %d octets", len(o.Text))
+		case OutputFailed, OutputNote:
+			if len(o.Text) > 20000 || o.Text == "" {
+				w.t.Fatalf("text of %d octets", len(o.Text))
 			}
+			w.noted(o.Text)
 		}
 	}
-	if !reported && fmt.Sprint(held) != fmt.Sprint(w.m.Lease().Prefixes) {
-		w.t.Fatalf("lease changed unreported from %v to %v", held, w.m.Lease().Prefixes)
+	if !reported && fmt.Sprint(held) != fmt.Sprint(w.m.Lease()) {
+		w.t.Fatalf("lease changed unreported from %v to %v", held, w.m.Lease())
+	}
+	if in.Kind == InputSuspect && held.At(w.now).Held() && !w.m.Lease().Held() {
+		w.t.Fatalf("a suspicion has lost the lease %v", held)
 	}
 	w.check()
 }
 
+func (w *walk) noted(text string) {
+	const dropped = "Reconfigure: dropped"
+	if len(text) < len(dropped) || text[:len(dropped)] != dropped {
+		return
+	}
+	if n := len(w.notes); n > 0 && w.now.Sub(w.notes[n-1]) < time.Minute {
+		w.t.Fatalf("two notes about dropped Reconfigures in a minute")
+	}
+	w.notes = append(w.notes, w.now)
+}
+
+// sent looks at a message.
 func (w *walk) sent(msg Message) {
 	w.last = msg
+	if msg.Type == InformationRequest {
+		w.info = msg.XID
+	}
 	w.sends = append(w.sends, w.now)
 	if n := len(w.sends); n > 20 && w.now.Sub(w.sends[n-21]) < 20*time.Second {
 		w.t.Fatalf("21 messages in %v", w.now.Sub(w.sends[n-21]))
 	}
-	if len(msg.IAPDs) != 1 || msg.IAPDs[0].IAID != walkIAID || len(msg.IAPDs[0].Prefixes) > maxPrefixes || msg.Elapsed < 0 {
+	if len(msg.IAPDs) > len(w.cfg.PDs) || len(msg.IANAs) > 1 || msg.Elapsed < 0 || msg.ClientID != ourID || len(msg.Raw) > 0 || msg.Auth != nil {
 		w.t.Fatalf("sent %+v", msg)
 	}
-	for _, p := range msg.IAPDs[0].Prefixes {
-		if !p.Prefix.IsValid() && p.HintLen == 0 || p.Prefix.IsValid() && !delegable(p.Prefix) {
-			w.t.Fatalf("sent a hint %+v", p)
+	leases := 0
+	for _, o := range msg.IAPDs {
+		if len(o.Prefixes) > maxPrefixes {
+			w.t.Fatalf("sent %+v", msg)
+		}
+		for _, p := range o.Prefixes {
+			if !p.Prefix.IsValid() && (p.HintLen == 0 || p.HintLen > 128) || p.Prefix.IsValid() && !delegable(p.Prefix) {
+				w.t.Fatalf("sent a hint %+v", p)
+			}
+			if p.Prefix.IsValid() {
+				leases++
+			}
 		}
 	}
-	if msg.Type == Renew && len(msg.IAPDs[0].Prefixes) == 0 {
-		w.t.Fatalf("Renew of nothing")
+	for _, o := range msg.IANAs {
+		for _, a := range o.Addresses {
+			if leases++; !assignable(a.Address) {
+				w.t.Fatalf("sent address %v", a.Address)
+			}
+		}
+	}
+	w.fitting(msg, leases)
+}
+
+// fitting looks at what may stand in which message (RFC 9915 §18.2, §21.7, §21.23).
+func (w *walk) fitting(msg Message, leases int) {
+	toServer, verifies := false, false
+	switch msg.Type {
+	case Decline, Confirm:
+		toServer, verifies = msg.Type == Decline, true
+		if len(msg.IAPDs) > 0 {
+			w.t.Fatalf("%v with an IA_PD", msg.Type)
+		}
+		if msg.Type == Confirm && len(w.m.Lease().Prefixes) > 0 {
+			w.t.Fatalf("Confirm while holding %v", w.m.Lease().Prefixes)
+		}
+	case Request:
+		toServer = true
+	case Renew, Release:
+		toServer, verifies = true, true
+	case Rebind:
+		verifies = true
+	}
+	if verifies && leases == 0 {
+		w.t.Fatalf("%v about nothing", msg.Type)
+	}
+	if msg.Type != InformationRequest && toServer != (msg.ServerID != "") {
+		w.t.Fatalf("%v to server %q", msg.Type, msg.ServerID)
+	}
+	wishes := msg.Type != Confirm && msg.Type != Decline && msg.Type != Release
+	if wishes != (len(msg.ORO) > 0) || !wishes && msg.ReconfAccept {
+		w.t.Fatalf("%v with options %v, Reconfigure Accept %v", msg.Type, msg.ORO, msg.ReconfAccept)
+	}
+	for _, c := range msg.ORO {
+		if c == 0 || c == 25 || c == OptInfoRefresh && msg.Type != InformationRequest {
+			w.t.Fatalf("%v asks for option %d", msg.Type, c)
+		}
 	}
 }
 
@@ -190,79 +237,56 @@ func (w *walk) check() {
 	if d, ok := w.m.Deadline(); ok && !d.After(w.now) {
 		w.t.Fatalf("deadline %v is not after %v in state %q", d, w.now, w.m.State())
 	}
-	l := w.m.Lease()
-	if len(l.Prefixes) > maxPrefixes || len(w.m.offers) > maxOffers || len(w.m.x.refusals) > maxOffers {
-		w.t.Fatalf("not bounded: %d prefixes, %d offers, %d refusals", len(l.Prefixes), len(w.m.offers), len(w.m.x.refusals))
+	if len(w.m.offers) > maxOffers || len(w.m.x.refusals) > maxOffers || len(w.m.inf.refusals) > maxOffers || len(w.m.previous) > 200 {
+		w.t.Fatalf("not bounded: %d offers, %d and %d refusals, %d hints", len(w.m.offers), len(w.m.x.refusals), len(w.m.inf.refusals), len(w.m.previous))
 	}
-	if l.SolMaxRT != 0 && (l.SolMaxRT < 60 || l.SolMaxRT > 86400) {
-		w.t.Fatalf("SOL_MAX_RT %d", l.SolMaxRT)
+	l := w.m.Lease()
+	w.checkLease(l)
+	if k := l.Reconf; k != nil && (!w.cfg.Reconfigure || len(k.Key) != 16 || k.ServerID != l.ServerID) {
+		w.t.Fatalf("key %+v in a lease of %v", k, l.ServerID)
+	}
+	for _, s := range []uint32{l.SolMaxRT, l.InfMaxRT} {
+		if s != 0 && (s < 60 || s > 86400) {
+			w.t.Fatalf("SOL_MAX_RT %d, INF_MAX_RT %d", l.SolMaxRT, l.InfMaxRT)
+		}
+	}
+	if l.Held() {
+		return
+	}
+	if l.InfoUntil.IsZero() && (l.ServerID != "" || l.Reconf != nil) || !l.T1.IsZero() || !l.T2.IsZero() {
+		w.t.Fatalf("remains of a lease: %+v", l)
+	}
+	switch s := w.m.State(); s {
+	case "bound", "renewing", "rebinding", "confirming stored lease":
+		w.t.Fatalf("%q without a lease", s)
+	}
+}
+
+func (w *walk) checkLease(l Lease) {
+	if len(l.Prefixes) > 32 || len(l.Addresses) > 16 || len(l.DNS) > maxServers || len(l.Unknown) > maxOptions || len(l.Previous) > 200 {
+		w.t.Fatalf("not bounded: %d prefixes, %d addresses, %d DNS servers", len(l.Prefixes), len(l.Addresses), len(l.DNS))
+	}
+	if len(l.Previous) > 0 && len(l.Prefixes) > 0 {
+		w.t.Fatalf("holds %v and remembers %v", l.Prefixes, l.Previous)
 	}
 	for i, p := range l.Prefixes {
-		if p.PreferredUntil.Compare(p.ValidUntil) > 0 || p.ValidUntil.Over(w.now) || !delegable(p.Prefix) {
+		if p.PreferredUntil.Compare(p.ValidUntil) > 0 || p.ValidUntil.Over(w.now) || !delegable(p.Prefix) ||
+			!w.cfg.accepts(ia{id: p.IAID}, p.Prefix.Bits()) {
 			w.t.Fatalf("prefix %+v in the lease at %v", p, w.now)
+		}
+		if p.Exclude.IsValid() && (p.Exclude.Bits() <= p.Prefix.Bits() || !p.Prefix.Contains(p.Exclude.Addr())) {
+			w.t.Fatalf("%v excludes %v", p.Prefix, p.Exclude)
 		}
 		if i > 0 && l.Prefixes[i-1].Prefix.Compare(p.Prefix) >= 0 {
 			w.t.Fatalf("prefixes not sorted or repeated: %v", l.Prefixes)
 		}
 	}
-	if len(l.Prefixes) == 0 && (l.ServerID != "" || !l.T1.IsZero() || !l.T2.IsZero()) {
-		w.t.Fatalf("remains of a lease: %+v", l)
-	}
-	if s := w.m.State(); len(l.Prefixes) == 0 && s != "waiting for link" && s != "soliciting" && s != "requesting" && s != "releasing" {
-		w.t.Fatalf("%q without a lease", s)
-	}
-}
-
-// message is mostly an answer to the last message sent, with anything in it.
-func (w *walk) message() Message {
-	msg := Message{
-		Type:     []MessageType{Reply, Advertise, Reply, Reconfigure, Solicit}[min(w.pick("type", 12)/2, 4)],
-		XID:      w.last.XID,
-		ClientID: ourID,
-		ServerID: serverID(string(rune('a' + w.pick("server", 26)))),
-	}
-	if w.m.State() == "soliciting" && msg.Type == Reply {
-		msg.Type, msg.RapidCommit = []MessageType{Advertise, Reply}[w.pick("rapid reply", 2)], w.pick("rapid option", 2) == 1
-	}
-	switch w.pick("foreign", 20) {
-	case 0:
-		msg.XID++
-	case 1:
-		msg.ClientID = "somebody else"
-	case 2:
-		msg.ServerID = ""
-	}
-	msg.Preference = []uint8{0, 1, 255}[w.pick("preference", 3)]
-	msg.SolMaxRT = []uint32{0, 59, 60, 3600, 86400, 86401, lifetime.Infinity}[w.pick("solmax", 7)]
-	if w.pick("status", 4) == 0 {
-		msg.Status.Code = walkStatus[w.pick("code", len(walkStatus))]
-	}
-	for range w.pick("ias", 8) / 3 {
-		msg.IAPDs = append(msg.IAPDs, w.ia())
-	}
-	return msg
-}
-
-func (w *walk) ia() IAPD {
-	life := func() uint32 { return walkLifetimes[w.pick("lifetime", len(walkLifetimes))] }
-	ia := IAPD{IAID: walkIAID}
-	if w.pick("iaid", 8) == 0 {
-		ia.IAID++
-	}
-	if w.pick("times", 3) == 0 {
-		ia.T1, ia.T2 = life(), life()
-	}
-	ia.Status = Status{Code: walkStatus[w.pick("ia status", len(walkStatus))], Text: "why"}
-	n := w.pick("n", 4)
-	if n == 3 {
-		n = 40
-	}
-	for range n {
-		p := IAPrefix{Prefix: w.prefix(), Preferred: life(), Valid: life(), HintLen: 7}
-		if w.pick("prefix status", 6) == 0 {
-			p.Status.Code = walkStatus[w.pick("code", len(walkStatus))]
+	for i, a := range l.Addresses {
+		if a.PreferredUntil.Compare(a.ValidUntil) > 0 || a.ValidUntil.Over(w.now) || !assignable(a.Address) || w.cfg.NA == nil || a.IAID != w.cfg.NA.IAID {
+			w.t.Fatalf("address %+v in the lease at %v", a, w.now)
 		}
-		ia.Prefixes = append(ia.Prefixes, p)
+		if i > 0 && l.Addresses[i-1].Address.Compare(a.Address) >= 0 {
+			w.t.Fatalf("addresses not sorted or repeated: %v", l.Addresses)
+		}
 	}
-	return ia
 }

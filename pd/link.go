@@ -1,0 +1,127 @@
+package pd
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// suspectInterval is the least time between two verifications because of a suspicion (the example of §18.2.12).
+const suspectInterval = 30 * time.Second
+
+// linkUp starts, or verifies a lease after the link may have been moved (§18.2.12).
+func (m *Machine) linkUp(now time.Time) {
+	switch m.state {
+	case soliciting:
+		m.ask(now)
+		return
+	case requesting, confirming, releasing, declining:
+		return
+	}
+	m.omit = omitNothing
+	switch {
+	case m.lease.Held():
+		m.confirm(now)
+	case len(m.cfg.wanted()) > 0:
+		m.startSolicit(now.Add(m.firstDelay(solMaxDelay)))
+	case m.cfg.Stateless:
+		m.state = stateless
+		m.refreshInformation(now)
+	}
+}
+
+func (m *Machine) linkDown() {
+	if m.state == releasing {
+		m.released()
+	}
+	m.state, m.offers, m.suspectAt = idle, nil, time.Time{}
+	m.inf = exchange{xid: m.inf.xid}
+}
+
+// suspect is told of a sign that the network has changed. What comes too early after a verification is put off, not
+// forgotten.
+func (m *Machine) suspect(now time.Time) {
+	if m.state == idle || m.state == releasing {
+		return
+	}
+	m.suspectAt = now
+	if earliest := m.verified.Add(suspectInterval); !m.verified.IsZero() && earliest.After(now) {
+		m.suspectAt = earliest
+	}
+}
+
+// verify follows a suspicion, if nothing that runs answers it anyway.
+func (m *Machine) verify(now time.Time) {
+	m.suspectAt = time.Time{}
+	switch m.state {
+	case bound, renewing, rebinding:
+		m.confirm(now)
+	case soliciting:
+		m.verified = now
+		m.ask(now)
+	case stateless:
+		m.verified = now
+		if m.inf.typ == 0 {
+			m.refreshInformation(now)
+		}
+	}
+}
+
+// confirm asks whether what is held is good on this link: with prefixes by a Rebind of everything (§18.2.12), with only
+// addresses by a Confirm (§18.2.3), which has to be delayed.
+func (m *Machine) confirm(now time.Time) {
+	m.verified = now
+	if len(m.lease.Prefixes) > 0 {
+		m.start(confirming, verifyTiming, now.Add(m.firstDelay(cnfMaxDelay)), "")
+		return
+	}
+	m.start(confirming, confirmTiming, now.Add(m.randomDelay(cnfMaxDelay)), "")
+}
+
+// firstDelay is the random delay before the first message on a link; it keeps hosts from speaking up all at once after a
+// power failure.
+func (m *Machine) firstDelay(most time.Duration) time.Duration {
+	if !m.cfg.Delay {
+		return 0
+	}
+	return m.randomDelay(most)
+}
+
+func (m *Machine) randomDelay(most time.Duration) time.Duration {
+	return time.Duration(m.rnd.Float64() * float64(most))
+}
+
+// confirmed takes in a Reply to a Confirm (§18.2.10.3). One server that knows our addresses outweighs those that say
+// NotOnLink.
+func (m *Machine) confirmed(now time.Time, msg Message) {
+	switch code := confirmation(msg); code.Code {
+	case Success:
+		m.report(CauseRebound)
+		m.rest(now)
+		if m.missing() {
+			m.wantAt = now
+		}
+	case NotOnLink:
+		m.wait(now, msg)
+	default:
+		m.refused(&m.x, msg.ServerID, refusal(code), true)
+	}
+}
+
+// confirmation is the status of a Reply to a Confirm. It belongs to the message; where a server puts it into an IA, it
+// means the same.
+func confirmation(msg Message) Status {
+	n := slices.IndexFunc(msg.IANAs, func(o IANA) bool { return o.Status.Code == NotOnLink })
+	if msg.Status.Code == Success && n >= 0 {
+		return msg.IANAs[n].Status
+	}
+	return msg.Status
+}
+
+// notOnLink gives up addresses that do not belong on this link, and begins discovery.
+func (m *Machine) notOnLink(now time.Time, msg Message) {
+	m.refused(&m.x, msg.ServerID, fmt.Sprintf("%s: the addresses are given up", refusal(confirmation(msg))), true)
+	m.setLease(m.lease.with(nil), CauseRebound)
+	m.forgetAddresses()
+	m.startSolicit(now)
+}
