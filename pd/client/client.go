@@ -10,10 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"uplinkd/internal/kernel"
 	"uplinkd/pd"
+	"uplinkd/pd/trace"
 )
 
 // ErrStopped is what Release returns when Run has returned.
@@ -26,7 +29,10 @@ type Config struct {
 	Saved       pd.Lease      // from before, the zero Lease if there is none
 	ReportAfter time.Duration // see Update.Reported
 	Logger      *slog.Logger
-	Observe     func(Update) // called by Run for every change, must not block
+	Observe     func(Update)       // called by Run for every change, must not block
+	Trace       func(trace.Packet) // called by Run for every message sent or received, must not block or keep Data; may be nil
+	DSCP        uint8              // of what is sent, 0…63 (RFC 2474): some providers drop DHCPv6 without theirs
+	Priority    int                // SO_PRIORITY of what is sent, which a VLAN maps to its 802.1p field; 0: as it comes
 }
 
 // Update is the state of a client after a change.
@@ -45,23 +51,47 @@ type Update struct {
 
 // Client is the DHCPv6 client of one uplink.
 type Client struct {
-	cfg     Config
-	open    func(kernel.Link) (conn, error)
-	links   chan kernel.Link // size 1: the latest wins
-	renew   chan struct{}    // size 1
-	release chan chan struct{}
-	stopped chan struct{} // closed when Run returns
+	cfg        Config
+	open       func(kernel.Link) (conn, error)
+	newMachine func(saved pd.Lease, now time.Time, rnd *rand.Rand) machine
+	clocks     func() (clocks, bool)
+	links      chan kernel.Link // size 1: the latest wins
+	renew      chan struct{}    // size 1
+	suspect    chan string      // size 1
+	conflicts  chan netip.Addr
+	release    chan chan struct{}
+	stopped    chan struct{} // closed when Run returns
 }
+
+// machine is what the client needs of pd.Machine, whose methods say more.
+type machine interface {
+	Step(now time.Time, in pd.Input) []pd.Output
+	Deadline() (t time.Time, ok bool)
+	State() string
+	Lease() pd.Lease
+}
+
+// maxConflicts is how many addresses Conflict may be told about at once: as many as a lease can hold.
+const maxConflicts = 64
 
 // New returns a client that does nothing before Run.
 func New(cfg Config) *Client {
+	if cfg.Trace == nil {
+		cfg.Trace = func(trace.Packet) {}
+	}
 	return &Client{
-		cfg:     cfg,
-		open:    openSocket,
-		links:   make(chan kernel.Link, 1),
-		renew:   make(chan struct{}, 1),
-		release: make(chan chan struct{}),
-		stopped: make(chan struct{}),
+		cfg:  cfg,
+		open: func(l kernel.Link) (conn, error) { return openSocket(l, cfg.DSCP, cfg.Priority) },
+		newMachine: func(saved pd.Lease, now time.Time, rnd *rand.Rand) machine {
+			return pd.NewMachine(cfg.Machine, saved, now, rnd)
+		},
+		clocks:    readClocks,
+		links:     make(chan kernel.Link, 1),
+		renew:     make(chan struct{}, 1),
+		suspect:   make(chan string, 1),
+		conflicts: make(chan netip.Addr, maxConflicts),
+		release:   make(chan chan struct{}),
+		stopped:   make(chan struct{}),
 	}
 }
 
@@ -85,6 +115,24 @@ func (c *Client) Renew() {
 	select {
 	case c.renew <- struct{}{}:
 	default: // one is waiting already
+	}
+}
+
+// Suspect says that the network may have changed: the machine verifies what it holds, within limits. why is for the log.
+// It does not block.
+func (c *Client) Suspect(why string) {
+	select {
+	case c.suspect <- why:
+	default: // one is waiting already
+	}
+}
+
+// Conflict says that DAD has found a, which is an address of the lease, in use by another node: the machine declines it.
+// It does not block.
+func (c *Client) Conflict(a netip.Addr) {
+	select {
+	case c.conflicts <- a:
+	default: // more than a lease can hold: not all of them are ours
 	}
 }
 
@@ -121,6 +169,7 @@ func (c *Client) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		r.checkClocks()
 		timer.Reset(time.Until(r.wake()))
 		select {
 		case <-ctx.Done():
@@ -131,6 +180,10 @@ func (c *Client) Run(ctx context.Context) error {
 			r.receive(in)
 		case <-c.renew:
 			r.askRenew()
+		case why := <-c.suspect:
+			r.doubt(why)
+		case a := <-c.conflicts:
+			r.conflict(a)
 		case done := <-c.release:
 			r.askRelease(done)
 		case <-timer.C:

@@ -18,9 +18,9 @@ import (
 // held is a lease from before the start.
 func held(now time.Time) pd.Lease {
 	return pd.Lease{
-		ServerID: serverID, IAID: 7, Received: now,
+		ServerID: serverID, Received: now,
 		T1: lifetime.After(now, 1800), T2: lifetime.After(now, 2880),
-		Prefixes: []pd.LeasedPrefix{{Prefix: delegated, PreferredUntil: lifetime.After(now, 3600), ValidUntil: lifetime.After(now, 7200)}},
+		Prefixes: []pd.LeasedPrefix{{IAID: 7, Prefix: delegated, PreferredUntil: lifetime.After(now, 3600), ValidUntil: lifetime.After(now, 7200)}},
 	}
 }
 

@@ -22,6 +22,7 @@ const (
 )
 
 var (
+	assigned  = netip.MustParseAddr("2001:db8::546")
 	delegated = netip.MustParsePrefix("2001:db8:100::/56")
 	wan       = kernel.Link{Name: "wan0", Index: 4, Up: true, Carrier: true, LinkLocal: netip.MustParseAddr("fe80::1")}
 )
@@ -29,11 +30,12 @@ var (
 // fakeConn is a fake: a socket made of a channel, with a scripted server at its other end. The server is a function
 // that answers a message at once; what it returns is queued for Recv.
 type fakeConn struct {
-	link   kernel.Link
-	server func(pd.Message) []pd.Message
-	in     chan []byte
-	fail   chan error // makes Recv fail
-	closed chan struct{}
+	link    kernel.Link
+	server  func(pd.Message) []pd.Message
+	in      chan []byte
+	packets chan packet // the same, with addresses
+	fail    chan error  // makes Recv fail
+	closed  chan struct{}
 
 	mu      sync.Mutex
 	sent    []pd.Message
@@ -66,7 +68,9 @@ func (c *fakeConn) Send(b []byte) error {
 func (c *fakeConn) Recv() (packet, error) {
 	select {
 	case b := <-c.in:
-		return packet{b, time.Now()}, nil
+		return packet{b, time.Now(), netip.AddrPortFrom(netip.MustParseAddr("fe80::2"), serverPort), c.link.LinkLocal}, nil
+	case p := <-c.packets:
+		return p, nil
 	case err := <-c.fail:
 		return packet{}, err
 	case <-c.closed:
@@ -104,18 +108,22 @@ func (c *fakeConn) messages() (types []string) {
 // silent never answers.
 func silent(pd.Message) []pd.Message { return nil }
 
-// granting answers everything as a well-behaved server does that delegates one prefix.
+// granting answers everything as a well-behaved server does that has one prefix and one address.
 func granting(m pd.Message) []pd.Message {
 	a := pd.Message{Type: pd.Reply, XID: m.XID, ClientID: m.ClientID, ServerID: serverID}
 	switch m.Type {
 	case pd.Solicit:
 		a.Type = pd.Advertise
-	case pd.Release:
+	case pd.Release, pd.Decline:
 		return []pd.Message{a}
 	}
 	for _, ia := range m.IAPDs {
 		a.IAPDs = append(a.IAPDs, pd.IAPD{IAID: ia.IAID, T1: 1800, T2: 2880,
 			Prefixes: []pd.IAPrefix{{Prefix: delegated, Preferred: 3600, Valid: 7200}}})
+	}
+	for _, ia := range m.IANAs {
+		a.IANAs = append(a.IANAs, pd.IANA{IAID: ia.IAID, T1: 1800, T2: 2880,
+			Addresses: []pd.IAAddress{{Address: assigned, Preferred: 3600, Valid: 7200}}})
 	}
 	return []pd.Message{a}
 }
@@ -140,6 +148,7 @@ type lab struct {
 	begin  time.Time
 
 	mu      sync.Mutex
+	offset  clocks // what the clocks show
 	openErr error
 	opened  []time.Duration // since begin
 	conns   []*fakeConn
@@ -148,10 +157,15 @@ type lab struct {
 }
 
 func start(t *testing.T, server func(pd.Message) []pd.Message, change ...func(*Config)) *lab {
+	return startWith(t, server, func(*Client) {}, change...)
+}
+
+// startWith is start with a change of the client itself.
+func startWith(t *testing.T, server func(pd.Message) []pd.Message, with func(*Client), change ...func(*Config)) *lab {
 	l := &lab{t: t, server: server, ended: make(chan error, 1), begin: time.Now()}
 	cfg := Config{
 		Uplink:      "fiber",
-		Machine:     pd.Config{ClientID: clientID, IAID: 7},
+		Machine:     pd.Config{ClientID: clientID, PDs: []pd.PDConfig{{IAID: 7}}},
 		ReportAfter: 15 * time.Second,
 		Logger:      slog.New(slog.NewTextHandler(&l.log, nil)),
 		Observe:     l.observe,
@@ -161,11 +175,25 @@ func start(t *testing.T, server func(pd.Message) []pd.Message, change ...func(*C
 	}
 	l.Client = New(cfg)
 	l.Client.open = l.openFake
+	l.Client.clocks = func() (clocks, bool) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.offset, true
+	}
+	with(l.Client)
 	ctx, cancel := context.WithCancel(t.Context())
 	l.cancel = cancel
 	go func() { l.ended <- l.Run(ctx) }()
 	t.Cleanup(l.stop)
 	return l
+}
+
+// jump changes what the clocks show, as a suspended system or a clock that is set does.
+func (l *lab) jump(boot, wall time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.offset.boot += boot
+	l.offset.wall += wall
 }
 
 // stop ends Run and checks what must hold at every end.
@@ -189,7 +217,7 @@ func (l *lab) openFake(k kernel.Link) (conn, error) {
 	if l.openErr != nil {
 		return nil, l.openErr
 	}
-	c := &fakeConn{link: k, server: l.server, in: make(chan []byte, 100), fail: make(chan error, 1), closed: make(chan struct{})}
+	c := &fakeConn{link: k, server: l.server, in: make(chan []byte, 100), packets: make(chan packet, 1), fail: make(chan error, 1), closed: make(chan struct{})}
 	l.conns = append(l.conns, c)
 	return c, nil
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"log/slog"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 // arrival is what the reader of a socket has to say: a message, a packet that is none, or the error that ended it.
 type arrival struct {
 	message   pd.Message
-	at        time.Time
+	packet    // its data outlives the next Recv
 	malformed error
 	failed    error
 }
@@ -38,8 +39,12 @@ func (l *listener) read() {
 		if err != nil {
 			a.failed = err
 		} else {
-			a.at = p.at
+			a.packet = p
 			a.message, a.malformed = wire.Decode(p.data)
+			a.data = a.message.Raw
+			if a.malformed != nil {
+				a.data = bytes.Clone(p.data)
+			}
 		}
 		select {
 		case l.arrivals <- a:

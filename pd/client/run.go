@@ -5,10 +5,12 @@ import (
 	crand "crypto/rand"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"uplinkd/internal/kernel"
 	"uplinkd/pd"
+	"uplinkd/pd/trace"
 	"uplinkd/pd/wire"
 )
 
@@ -19,7 +21,7 @@ const (
 )
 
 const (
-	idle    = time.Hour             // a waiting time that does not matter
+	idle    = time.Minute           // the longest time between ticks: nothing else notices that the system was suspended
 	minTick = 10 * time.Millisecond // between ticks: an error in the machine must not turn into a busy loop
 )
 
@@ -27,7 +29,9 @@ const (
 type run struct {
 	*Client
 	log      *slog.Logger
-	machine  *pd.Machine
+	rnd      *rand.Rand
+	machine  machine
+	clock    clocks // at the latest checkClocks
 	link     kernel.Link
 	sock     *listener // nil: closed
 	retryAt  time.Time // when to open the socket again; zero: not wanted
@@ -49,12 +53,15 @@ func newRun(c *Client) *run {
 	var seed [32]byte
 	crand.Read(seed[:]) // never fails
 	now := time.Now()
-	return &run{
+	r := &run{
 		Client:   c,
 		log:      c.cfg.Logger.With("uplink", c.cfg.Uplink),
-		machine:  pd.NewMachine(c.cfg.Machine, c.cfg.Saved, now, rand.New(rand.NewChaCha8(seed))),
+		rnd:      rand.New(rand.NewChaCha8(seed)),
 		reportAt: now.Add(c.cfg.ReportAfter),
 	}
+	r.machine = c.newMachine(c.cfg.Saved, now, r.rnd)
+	r.clock, _ = c.clocks()
+	return r
 }
 
 // wake is when tick has something to do.
@@ -169,17 +176,22 @@ func (r *run) received() <-chan arrival {
 }
 
 func (r *run) receive(a arrival) {
-	switch {
-	case a.failed != nil:
+	if a.failed != nil {
 		r.shut()
 		r.broken("receive on dev " + r.link.Name + ": " + plain(a.failed).Error())
 		return
+	}
+	r.cfg.Trace(trace.Packet{At: a.at, Local: netip.AddrPortFrom(a.to, clientPort), Remote: a.from, Data: a.data})
+	switch {
 	case a.malformed != nil:
-		r.remote.log(r.log, "DHCPv6 packet dropped", "error", a.malformed)
+		r.remote.log(r.log, "DHCPv6 packet dropped", "from", a.from, "error", a.malformed)
+		return
+	case a.to.IsMulticast(): // RFC 9915 §16: SHOULD NOT accept; §16.11: MUST NOT, if it is a Reconfigure
+		r.remote.log(r.log, "DHCPv6 packet dropped", "from", a.from, "error", "sent to the group "+a.to.String())
 		return
 	}
 	r.retry = 0
-	r.step(pd.Input{Kind: pd.InputMessage, Message: a.message}, a.at)
+	r.step(pd.Input{Kind: pd.InputMessage, Message: a.message, Unicast: true}, a.at)
 	// After the step: the log must not hold up the lease.
 	if len(a.message.Faults) > 0 {
 		r.remote.log(r.log, "parts of a DHCPv6 message dropped", "message", a.message.Type, "faults", a.message.Faults)
@@ -195,6 +207,23 @@ func (r *run) askRenew() {
 	if r.sock != nil {
 		r.step(pd.Input{Kind: pd.InputLinkUp}, time.Time{})
 	}
+}
+
+// doubt has the machine verify what it holds. After a Release there is nothing to verify.
+func (r *run) doubt(why string) {
+	if r.released {
+		return
+	}
+	r.log.Info("the network may have changed", "reason", why)
+	r.step(pd.Input{Kind: pd.InputSuspect}, time.Time{})
+}
+
+func (r *run) conflict(a netip.Addr) {
+	if r.released {
+		return
+	}
+	r.log.Warn("address is in use by another node", "address", a)
+	r.step(pd.Input{Kind: pd.InputConflict, Address: a}, time.Time{})
 }
 
 func (r *run) askRelease(done chan struct{}) {
@@ -230,23 +259,46 @@ func (r *run) step(in pd.Input, received time.Time) {
 
 func (r *run) leased(o pd.Output, received time.Time) {
 	switch o.Cause {
-	case pd.CauseExpired: // says nothing about what the server would have said
+	case pd.CauseExpired, pd.CauseNoted: // neither says what the server thinks of the lease
 	case pd.CauseReleased:
 		r.reported, r.failure = true, ""
 	default:
 		r.reported = true
-		if len(o.Lease.Prefixes) > 0 {
+		if r.satisfied(o) {
 			r.failure = ""
 		}
 	}
 	r.observe(r.update(o.Lease, o.Cause, received))
-	r.log.Info("DHCPv6 lease changed", "cause", o.Cause, "prefixes", prefixes(o.Lease))
+	if o.Cause == pd.CauseNoted {
+		return
+	}
+	r.log.Info("DHCPv6 lease changed", "cause", o.Cause, "prefixes", prefixes(o.Lease), "addresses", addresses(o.Lease))
+}
+
+// satisfied reports whether o is what the client is there for: bindings or, for a client that wants none, information.
+func (r *run) satisfied(o pd.Output) bool {
+	m := r.cfg.Machine
+	switch {
+	case len(m.PDs) > 0:
+		return len(o.Lease.Prefixes) > 0
+	case m.NA != nil:
+		return len(o.Lease.Addresses) > 0
+	}
+	return true
 }
 
 func prefixes(l pd.Lease) []string {
 	s := make([]string, len(l.Prefixes))
 	for i, p := range l.Prefixes {
 		s[i] = p.Prefix.String()
+	}
+	return s
+}
+
+func addresses(l pd.Lease) []string {
+	s := make([]string, len(l.Addresses))
+	for i, a := range l.Addresses {
+		s[i] = a.Address.String()
 	}
 	return s
 }
@@ -261,12 +313,15 @@ func (r *run) send(m pd.Message) {
 	if r.sock == nil {
 		return
 	}
+	at := time.Now()
 	if err := r.sock.Send(b); err != nil {
 		r.trouble = "send " + m.Type.String() + " to ff02::1:2 dev " + r.link.Name + ": " + plain(err).Error()
 		r.sending.log(r.log, "DHCPv6 message not sent", "error", r.trouble)
 		return
 	}
 	r.trouble = ""
+	r.cfg.Trace(trace.Packet{At: at, Sent: true, Local: netip.AddrPortFrom(r.link.LinkLocal, clientPort),
+		Remote: netip.AddrPortFrom(allServers, serverPort), Data: b})
 	r.log.Debug("DHCPv6 message sent", "message", m.Type, "xid", m.XID, "elapsed", m.Elapsed)
 }
 

@@ -38,7 +38,7 @@ func testOpen(t *testing.T, n *netlab.NS, l kernel.Link) conn {
 	t.Helper()
 	var c conn
 	if err := n.Do(func() (err error) {
-		c, err = openSocket(l)
+		c, err = openSocket(l, 46, 6)
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func TestSocket(t *testing.T) {
 		t.Fatalf("server got %q from %s: %v, want it from %s port %d", buf[:n], from, err, wan0.LinkLocal, clientPort)
 	}
 
-	// Multicast does not count, the packet behind it does, from whatever port it comes. wan1 hears neither.
+	// Multicast is told from unicast, and the source port does not matter. wan1 hears neither.
 	elsewhere := udp(t, provider, "[::]:1547")
 	if err := ipv6.NewPacketConn(elsewhere).SetMulticastInterface(&net.Interface{Index: isp0.Index}); err != nil {
 		t.Fatal(err)
@@ -99,8 +99,14 @@ func TestSocket(t *testing.T) {
 	if _, err := elsewhere.WriteToUDPAddrPort([]byte("reply"), from); err != nil {
 		t.Fatal(err)
 	}
-	if p, err := first.Recv(); err != nil || string(p.data) != "reply" || p.at.IsZero() {
-		t.Errorf("got %q, %v, want the reply", p.data, err)
+	source := netip.AddrPortFrom(isp0.LinkLocal, 1547)
+	for _, want := range []packet{
+		{data: []byte("multicast"), from: source, to: netip.MustParseAddr("ff02::1")},
+		{data: []byte("reply"), from: source, to: wan0.LinkLocal},
+	} {
+		if p, err := first.Recv(); err != nil || string(p.data) != string(want.data) || p.at.IsZero() || p.from != want.from || p.to != want.to {
+			t.Errorf("got %q from %s to %s, %v, want %+v", p.data, p.from, p.to, err, want)
+		}
 	}
 	go func() { second.Close() }()
 	if p, err := second.Recv(); !errors.Is(err, net.ErrClosed) {
@@ -123,7 +129,7 @@ func TestSocketErrors(t *testing.T) {
 		{wan0, "listen on udp [::]:546 dev wan0: bind: address already in use: another DHCPv6 client has it; stop that one or keep it off the interface"},
 	} {
 		err := router.Do(func() error {
-			opened, err := openSocket(c.link)
+			opened, err := openSocket(c.link, 0, 0)
 			if err == nil {
 				err = opened.Close()
 			}
@@ -139,7 +145,43 @@ func TestSocketErrors(t *testing.T) {
 	}
 }
 
-func TestAccept(t *testing.T) {
+// TestMarks looks at the traffic class on the wire; the priority can be seen only on the socket.
+func TestMarks(t *testing.T) {
+	lab := netlab.New(t)
+	router, provider := lab.NS("router"), lab.NS("provider")
+	lab.Veth(router, "wan0", provider, "isp0")
+	isp0 := testLink(t, provider, "isp0")
+	server := ipv6.NewPacketConn(udp(t, provider, "[::]:547"))
+	if err := server.JoinGroup(&net.Interface{Index: isp0.Index}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(allServers, 0))); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.SetControlMessage(ipv6.FlagTrafficClass, true); err != nil {
+		t.Fatal(err)
+	}
+	c := testOpen(t, router, testLink(t, router, "wan0")).(*socket)
+	if err := c.Send([]byte("solicit")); err != nil {
+		t.Fatal(err)
+	}
+	_, cm, _, err := server.ReadFrom(make([]byte, 100))
+	if err != nil || cm.TrafficClass != 46<<2 {
+		t.Errorf("traffic class of %+v, %v, want DSCP 46", cm, err)
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	priority := 0
+	if err := errors.Join(raw.Control(func(fd uintptr) {
+		priority, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PRIORITY)
+	}), err); err != nil || priority != 6 {
+		t.Errorf("priority %d, %v, want 6", priority, err)
+	}
+	if got, want := bindError(kernel.Link{Name: "wan0"}, errPriority).Error(), "listen on udp [::]:546 dev wan0: "+errPriority.Error(); got != want {
+		t.Errorf("got %s, want %s", got, want) // without the hint about another capability
+	}
+}
+
+func TestDestination(t *testing.T) {
 	info := func(index int, dst string) []byte {
 		cm := ipv6.ControlMessage{IfIndex: index, Src: net.ParseIP(dst)} // Marshal puts Src where Parse finds Dst
 		return cm.Marshal()
@@ -147,16 +189,16 @@ func TestAccept(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		oob  []byte
-		want bool
+		want netip.Addr
 	}{
-		{"unicast", info(4, "fe80::1"), true},
-		{"another interface", info(5, "fe80::1"), false},
-		{"multicast", info(4, "ff02::1"), false},
-		{"nothing", nil, false},
-		{"cut short", info(4, "fe80::1")[:unix.SizeofCmsghdr+4], false},
+		{"unicast", info(4, "fe80::1"), netip.MustParseAddr("fe80::1")},
+		{"multicast", info(4, "ff02::1"), netip.MustParseAddr("ff02::1")},
+		{"another interface", info(5, "fe80::1"), netip.Addr{}},
+		{"nothing", nil, netip.Addr{}},
+		{"cut short", info(4, "fe80::1")[:unix.SizeofCmsghdr+4], netip.Addr{}},
 	} {
-		if got := accept(c.oob, 4); got != c.want {
-			t.Errorf("%s: accepted %v, want %v", c.name, got, c.want)
+		if got, ok := destination(c.oob, 4); got != c.want || ok != c.want.IsValid() {
+			t.Errorf("%s: %s, %v, want %s", c.name, got, ok, c.want)
 		}
 	}
 }

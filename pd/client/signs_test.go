@@ -1,0 +1,117 @@
+package client
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"uplinkd/pd"
+	"uplinkd/pd/trace"
+	"uplinkd/pd/wire"
+)
+
+func TestSuspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := start(t, granting)
+		l.Suspect("no link yet")
+		l.SetLink(wan)
+		time.Sleep(time.Minute)
+		for range 1000 { // must neither block nor storm the server
+			l.Suspect("router changed")
+		}
+		time.Sleep(5 * time.Second)
+		wantMessages(t, l.conn(), "Solicit", "Request", "Rebind")
+		if got := l.latest(); got.State != "bound" || got.Cause != pd.CauseRebound && got.Cause != "" {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestConflict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := start(t, granting, func(c *Config) { c.Machine.NA = &pd.NAConfig{IAID: 8} })
+		l.SetLink(wan)
+		time.Sleep(5 * time.Second)
+		if got := l.latest(); len(got.Lease.Addresses) != 1 || got.Lease.Addresses[0].Address != assigned {
+			t.Fatalf("%+v", got)
+		}
+		for range 2 * maxConflicts { // must not block
+			l.Conflict(netip.MustParseAddr("2001:db8::bad"))
+		}
+		synctest.Wait()
+		l.Conflict(assigned)
+		time.Sleep(time.Second)
+		i := slices.IndexFunc(l.all(), func(u Update) bool { return u.Cause == pd.CauseDeclined })
+		if i < 0 || len(l.all()[i].Lease.Addresses) != 0 || !l.all()[i].HasLease {
+			t.Errorf("update %d of %+v", i, l.all())
+		}
+		if !slices.Contains(l.conn().messages(), "Decline") {
+			t.Errorf("sent %q", l.conn().messages())
+		}
+	})
+}
+
+// TestMulticast: what was sent to a group reaches the trace, not the machine (RFC 9915 §16).
+func TestMulticast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ring trace.Ring
+		l := start(t, silent, func(c *Config) { c.Trace = ring.Record })
+		l.SetLink(wan)
+		time.Sleep(100 * time.Millisecond)
+		c := l.conn()
+		answer := granting(c.sent[0])[0]
+		answer.Preference = 255
+		b, err := wire.Encode(answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := netip.MustParseAddrPort("[fe80::2]:547")
+		c.packets <- packet{b, time.Now(), from, netip.MustParseAddr("ff02::1")}
+		synctest.Wait()
+		wantMessages(t, c, "Solicit")
+		if p := ring.Packets(); len(p) != 2 || p[1].Local.String() != "[ff02::1]:546" {
+			t.Errorf("%v", p)
+		}
+		if !strings.Contains(l.log.String(), `from=[fe80::2]:547 error="sent to the group ff02::1"`) {
+			t.Errorf("log:\n%s", &l.log)
+		}
+		c.packets <- packet{b, time.Now(), from, wan.LinkLocal}
+		synctest.Wait()
+		wantMessages(t, c, "Solicit", "Request")
+	})
+}
+
+func TestTrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ring trace.Ring
+		l := start(t, granting, func(c *Config) { c.Trace = ring.Record })
+		l.SetLink(wan)
+		time.Sleep(5 * time.Second)
+		l.conn().change(func(c *fakeConn) { c.sendErr = fmt.Errorf("no route") })
+		l.Renew()
+		l.conn().in <- []byte("\xff\x1b")
+		synctest.Wait()
+		var got []string
+		for _, p := range ring.Packets() {
+			m, err := wire.Decode(p.Data)
+			got = append(got, fmt.Sprint(p.Sent, " ", p.Local, " ", p.Remote, " ", m.Type, " ", err != nil))
+			if p.At.IsZero() {
+				t.Errorf("no time: %v", p)
+			}
+		}
+		want := []string{
+			"true [fe80::1]:546 [ff02::1:2]:547 Solicit false",
+			"false [fe80::1]:546 [fe80::2]:547 Advertise false",
+			"true [fe80::1]:546 [ff02::1:2]:547 Request false",
+			"false [fe80::1]:546 [fe80::2]:547 Reply false",
+			"false [fe80::1]:546 [fe80::2]:547 unknown true", // what was not sent is not there
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	})
+}
