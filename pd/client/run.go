@@ -214,7 +214,7 @@ func (r *run) doubt(why string) {
 	if r.released {
 		return
 	}
-	r.log.Info("the network may have changed", "reason", why)
+	r.remote.log(r.log, "the network may have changed", "reason", why)
 	r.step(pd.Input{Kind: pd.InputSuspect}, time.Time{})
 }
 
@@ -246,6 +246,8 @@ func (r *run) step(in pd.Input, received time.Time) {
 		case pd.OutputFailed:
 			r.failure, r.reported = o.Text, true
 			r.log.Warn("DHCPv6 exchange failed", "error", o.Text)
+		case pd.OutputNote:
+			r.remote.log(r.log, "DHCPv6 note", "note", o.Text)
 		case pd.OutputDone:
 			r.released = true
 			for _, done := range r.waiting {

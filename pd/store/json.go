@@ -12,6 +12,7 @@ import (
 )
 
 const (
+	fileMode    = 0o600   // leases may contain keys
 	maxFile     = 4 << 20 // octets; a ledger of a large site stays below a tenth
 	maxSetAside = 10      // unusable versions of one file that are kept
 )
@@ -128,10 +129,16 @@ func (d *Dir) write(name string, version int, v any) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if old, err := d.read(name); err == nil && bytes.Equal(old, b) && !d.unsynced {
+	if old, err := d.read(name); err == nil && bytes.Equal(old, b) && !d.unsynced && d.private(name) {
 		return nil
 	}
 	return d.replace(name, b)
+}
+
+// private reports whether nobody but its owner can read a file: somebody may have put a copy in its place.
+func (d *Dir) private(name string) bool {
+	info, err := d.root.Lstat(name)
+	return err == nil && info.Mode() == fileMode
 }
 
 // replace puts a new file in the place of an old one: file, then rename, then directory reach the disk in this order.
@@ -151,7 +158,7 @@ func (d *Dir) replace(name string, b []byte) error {
 }
 
 func (d *Dir) writeSynced(name string, b []byte) error {
-	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
 	if err != nil {
 		return err
 	}

@@ -43,47 +43,45 @@ func (d *Dir) DUID(create func() pd.DUID) (pd.DUID, error) {
 	return id, rerr
 }
 
+// storedLease is a lease as it is on disk.
+type storedLease struct {
+	pd.Lease
+	// IAID is that of all prefixes, in files of an uplinkd that knew only one IA_PD for each uplink. Their prefixes have
+	// none of their own.
+	IAID *uint32 `json:"iaid,omitempty"`
+}
+
+// converted is the lease in the form of today.
+func (s storedLease) converted() pd.Lease {
+	if s.IAID != nil {
+		for i := range s.Prefixes {
+			s.Prefixes[i].IAID = *s.IAID
+		}
+	}
+	return s.Lease
+}
+
 // Lease returns the lease of an uplink, the zero Lease if none is on disk. After ErrCorrupt the lease is zero too.
 func (d *Dir) Lease(uplink string) (pd.Lease, error) {
-	var l pd.Lease
+	var s storedLease
 	name := leaseName(uplink)
-	err := d.ReadJSON(name, leaseVersion, &l)
+	err := d.ReadJSON(name, leaseVersion, &s)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return pd.Lease{}, nil
 	case err != nil:
 		return pd.Lease{}, err
 	}
+	l := s.converted()
 	if err := checkLease(l); err != nil {
 		return pd.Lease{}, d.corrupt(name, err)
 	}
 	return l, nil
 }
 
-// SaveLease makes l the lease of an uplink.
+// SaveLease makes l the lease of an uplink. It may contain a key; as all files here it is readable by its owner only.
 func (d *Dir) SaveLease(uplink string, l pd.Lease) error {
 	return d.WriteJSON(leaseName(uplink), leaseVersion, l)
-}
-
-// checkLease finds what JSON lets through and the machine and the kernel would not: people edit these files.
-func checkLease(l pd.Lease) error {
-	if l.ServerID != "" && !l.ServerID.Valid() {
-		return fmt.Errorf("server_id of %d octets, want 3 to 130", len(l.ServerID))
-	}
-	for _, p := range l.Prefixes {
-		if !p.Prefix.IsValid() || !p.Prefix.Addr().Is6() || p.Prefix.Bits() == 0 || p.Prefix != p.Prefix.Masked() {
-			return fmt.Errorf("prefix %s: want an IPv6 prefix without host bits", p.Prefix)
-		}
-		if p.PreferredUntil.Compare(p.ValidUntil) > 0 {
-			return fmt.Errorf("prefix %s: preferred until %s, longer than valid until %s", p.Prefix, p.PreferredUntil, p.ValidUntil)
-		}
-	}
-	for _, a := range l.DNS {
-		if !a.Is6() {
-			return fmt.Errorf("DNS server %s: want an IPv6 address", a)
-		}
-	}
-	return nil
 }
 
 // leaseName is the file of an uplink. Letters, digits, '-' and '_' stand for themselves, every other octet is %XX: two

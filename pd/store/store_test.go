@@ -27,17 +27,31 @@ var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 var lease = pd.Lease{
 	ServerID: "\x00\x03\x00\x01\x02\x00\x00\x00\x02\x01",
-	IAID:     7,
 	Received: start,
 	T1:       lifetime.After(start, 1800),
 	T2:       lifetime.After(start, 2880),
 	Prefixes: []pd.LeasedPrefix{
-		{Prefix: netip.MustParsePrefix("2001:db8:100::/56"), PreferredUntil: lifetime.After(start, 3600), ValidUntil: lifetime.After(start, 7200)},
-		{Prefix: netip.MustParsePrefix("2001:db8:200::/56"), ValidUntil: lifetime.Forever()},
+		{IAID: 7, Prefix: netip.MustParsePrefix("2001:db8:100::/56"), Exclude: netip.MustParsePrefix("2001:db8:100:ff::/64"),
+			PreferredUntil: lifetime.After(start, 3600), ValidUntil: lifetime.After(start, 7200)},
+		{IAID: 8, Prefix: netip.MustParsePrefix("2001:db8:200::/56"), ValidUntil: lifetime.Forever()},
 	},
-	DNS:          []netip.Addr{netip.MustParseAddr("2001:db8::53")},
-	DomainSearch: []string{"example.com"},
-	SolMaxRT:     7200,
+	Addresses: []pd.LeasedAddress{{IAID: 9, Address: netip.MustParseAddr("2001:db8::7"), PreferredUntil: lifetime.After(start, 60),
+		ValidUntil: lifetime.After(start, 7200)}},
+	Info: pd.Info{
+		DNS:           []netip.Addr{netip.MustParseAddr("2001:db8::53")},
+		DomainSearch:  []string{"example.com"},
+		NTP:           []netip.Addr{netip.MustParseAddr("2001:db8::123")},
+		NTPNames:      []string{"ntp.example.com"},
+		SNTP:          []netip.Addr{netip.MustParseAddr("2001:db8::124")},
+		AFTR:          "aftr.example.com",
+		CaptivePortal: "https://portal.example.com/",
+		S46:           []pd.Option{{Code: pd.OptS46MapE, Data: []byte("map")}},
+		Unknown:       []pd.Option{{Code: 17, Data: []byte{0, 0xff}}},
+	},
+	InfoUntil: lifetime.After(start, 86400),
+	SolMaxRT:  7200,
+	InfMaxRT:  3600,
+	Reconf:    &pd.ReconfKey{ServerID: "\x00\x03\x00\x01\x02\x00\x00\x00\x02\x01", Key: []byte("0123456789abcdef"), Replay: 1<<64 - 1},
 }
 
 func open(t *testing.T, path string) *Dir {
@@ -98,10 +112,58 @@ func TestLeaseSurvivesRestart(t *testing.T) {
 	}
 }
 
+// TestFormerShape reads a file as an uplinkd wrote it that knew one IA_PD for each uplink, and none besides prefixes.
+func TestFormerShape(t *testing.T) {
+	b, err := os.ReadFile("testdata/lease-one-ia.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, t.TempDir())
+	put(t, d, "lease-fiber.json", string(b))
+	want := pd.Lease{
+		ServerID: lease.ServerID, Received: start, T1: lease.T1, T2: lease.T2, SolMaxRT: 7200,
+		Prefixes: []pd.LeasedPrefix{{IAID: 7, Prefix: netip.MustParsePrefix("2001:db8:100::/56"), PreferredUntil: lifetime.After(start, 3600),
+			ValidUntil: lifetime.After(start, 7200)}},
+		Info: pd.Info{DNS: lease.DNS, DomainSearch: lease.DomainSearch},
+	}
+	for range 2 { // as it was, then as it is written today
+		got, err := d.Lease("fiber")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, equate); diff != "" {
+			t.Error(diff)
+		}
+		if err := d.SaveLease("fiber", got); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestModes: nobody but the owner reads what may contain a key, also where the file was there before with another mode.
+func TestModes(t *testing.T) {
+	d := open(t, t.TempDir())
+	for _, content := range []string{"garbage", "same"} {
+		path := filepath.Join(d.path, "lease-fiber.json")
+		if content == "garbage" {
+			put(t, d, "lease-fiber.json", content)
+		}
+		if err := os.Chmod(path, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.SaveLease("fiber", lease); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s content before: mode %v, %v, want 0600", content, info.Mode(), err)
+		}
+	}
+}
+
 func TestLeaseFileIsReadable(t *testing.T) {
 	d := open(t, t.TempDir())
 	l := lease
-	l.Prefixes = l.Prefixes[:1]
+	l.Prefixes, l.NTP, l.SNTP, l.NTPNames = l.Prefixes[:1], nil, nil, nil
 	if err := d.SaveLease("fiber", l); err != nil {
 		t.Fatal(err)
 	}
@@ -113,14 +175,23 @@ func TestLeaseFileIsReadable(t *testing.T) {
   "version": 1,
   "data": {
     "server_id": "00:03:00:01:02:00:00:00:02:01",
-    "iaid": 7,
     "received": "2026-03-01T12:00:00Z",
     "t1": "2026-03-01T12:30:00Z",
     "t2": "2026-03-01T12:48:00Z",
     "prefixes": [
       {
+        "iaid": 7,
         "prefix": "2001:db8:100::/56",
+        "exclude": "2001:db8:100:ff::/64",
         "preferred_until": "2026-03-01T13:00:00Z",
+        "valid_until": "2026-03-01T14:00:00Z"
+      }
+    ],
+    "addresses": [
+      {
+        "iaid": 9,
+        "address": "2001:db8::7",
+        "preferred_until": "2026-03-01T12:01:00Z",
         "valid_until": "2026-03-01T14:00:00Z"
       }
     ],
@@ -130,7 +201,28 @@ func TestLeaseFileIsReadable(t *testing.T) {
     "domain_search": [
       "example.com"
     ],
-    "sol_max_rt": 7200
+    "aftr": "aftr.example.com",
+    "captive_portal": "https://portal.example.com/",
+    "s46": [
+      {
+        "code": 94,
+        "data": "bWFw"
+      }
+    ],
+    "unknown": [
+      {
+        "code": 17,
+        "data": "AP8="
+      }
+    ],
+    "info_until": "2026-03-02T12:00:00Z",
+    "sol_max_rt": 7200,
+    "inf_max_rt": 3600,
+    "reconf": {
+      "server_id": "00:03:00:01:02:00:00:00:02:01",
+      "key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+      "replay": 18446744073709551615
+    }
   }
 }
 `
