@@ -8,8 +8,8 @@ import (
 	"uplinkd/internal/lifetime"
 )
 
-// minRetry is the least time after which an IA that was not extended is asked for again: towards the end of its
-// lifetimes, half of what is left would come ever faster.
+// minRetry is the least time after which an IA that was not extended is asked for again before it ends: half of what is
+// left would come ever faster.
 const minRetry = 30 * time.Second
 
 // Bounds of what is kept of an Info.
@@ -68,7 +68,7 @@ func (m *Machine) bind(now time.Time, msg Message, a answer, kept []binding, cau
 	}
 	l = l.with(append(bs, kept...))
 	l.learnKey(msg, m.cfg)
-	m.inf, m.failures, m.omit = exchange{xid: m.inf.xid}, 0, omitNothing
+	m.inf, m.failures = exchange{xid: m.inf.xid}, 0
 	m.setLease(l, cause)
 	m.rest(now)
 }
@@ -82,7 +82,7 @@ func (m *Machine) notePartial(server DUID, a answer) {
 
 // rest ends the exchange with a lease in hand.
 func (m *Machine) rest(now time.Time) {
-	m.state, m.offers = bound, nil
+	m.state, m.offers, m.omit = bound, nil, omitNothing
 	m.scheduleMissing(now)
 }
 
@@ -208,14 +208,14 @@ func renewTimes(now time.Time, v verdict) (t1, t2 lifetime.Deadline) {
 	return until(now, d1), until(now, d2)
 }
 
-// retryTimes are T1 and T2 of an IA that was not extended and ends at end.
+// retryTimes are T1 and T2 of an IA that was not extended and ends at end: for ever when that is too near.
 func retryTimes(now time.Time, end lifetime.Deadline) (t1, t2 lifetime.Deadline) {
 	t, finite := end.Time()
-	if !finite {
+	left := t.Sub(now)
+	if !finite || left/2 < minRetry {
 		return lifetime.Forever(), lifetime.Forever()
 	}
-	left := t.Sub(now)
-	return lifetime.Until(now.Add(max(left/2, minRetry))), lifetime.Until(now.Add(max(left/10*8, minRetry)))
+	return lifetime.Until(now.Add(left / 2)), lifetime.Until(now.Add(left / 10 * 8))
 }
 
 // share is so many tenths of a lifetime.

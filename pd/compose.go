@@ -1,7 +1,6 @@
 package pd
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 )
@@ -123,9 +122,4 @@ func (m *Machine) wishes() (wishes []binding) {
 		}
 	}
 	return wishes
-}
-
-// hinted reports whether p is one that we asked for.
-func (m *Machine) hinted(p netip.Prefix) bool {
-	return slices.ContainsFunc(m.wishes(), func(b binding) bool { return b.Prefix == p })
 }

@@ -131,6 +131,10 @@ func (c *conversation) happens(at time.Duration, line string, words []string) {
 		c.step(at, Input{Kind: InputSuspect})
 	case "conflict":
 		c.step(at, Input{Kind: InputConflict, Address: netip.MustParseAddr(words[1])})
+	case "message": // of a type that servers do not send to clients
+		in := Input{Kind: InputMessage, Message: c.message(append([]string{"reply"}, words[2:]...))}
+		in.Message.Type = MessageType(c.number(words[1]))
+		c.step(at, in)
 	case "advertise", "reply":
 		c.step(at, Input{Kind: InputMessage, Message: c.message(words)})
 	case "reconfigure":

@@ -105,7 +105,7 @@ func TestBounds(t *testing.T) {
 	for i := range 100 {
 		m.Step(start, Input{Kind: InputMessage, Message: answer(Advertise, sol.XID, fmt.Sprint(i), 100)})
 	}
-	if len(m.offers) != maxOffers || len(m.offers[0].answer.bindings()) != maxPrefixes || m.offers[0].server != serverID("0") {
+	if len(m.offers) != maxOffers || len(m.offers[0].bindings) != maxPrefixes || m.offers[0].server != serverID("0") {
 		t.Fatalf("%d offers, best %+v", len(m.offers), m.offers[0])
 	}
 	req := m.Step(start.Add(2*time.Second), Input{Kind: InputTimer})[0].Message

@@ -43,7 +43,7 @@ func (m *Machine) reconfigure(now time.Time, in Input) {
 	at := m.nextAsk(now)
 	switch {
 	case busy: // §18.2.11: until the exchange is complete
-		m.note(fmt.Sprintf("Reconfigure: server %v asks for %v while the client is %s, which answers it", msg.ServerID, msg.ReconfMsg, m.State()))
+		m.note(fmt.Sprintf("Reconfigure: server %v asks for %v, ignored while an exchange is running", msg.ServerID, msg.ReconfMsg))
 		return
 	case msg.ReconfMsg == InformationRequest:
 		m.startInformation(at, msg.ServerID)

@@ -11,6 +11,7 @@ import (
 type verdict struct {
 	ia        ia
 	listed    bool           // the message has the IA
+	whole     bool           // the reason is that of the whole message
 	code      StatusCode     // Success unless it refuses
 	reason    string         // when nothing is granted: why, as a predicate
 	t1, t2    uint32         // seconds, as on the wire
@@ -47,13 +48,13 @@ func (c Config) judge(msg Message, i ia) verdict {
 	status, t1, t2, leases := find(msg, i, &v.listed)
 	switch code := msg.Status.Code; {
 	case code != Success && (code != other || !v.listed):
-		v.code, v.reason = code, refusal(msg.Status)
+		v.code, v.reason, v.whole = code, refusal(msg.Status), true
 		return v
 	case !v.listed:
 		v.reason = fmt.Sprintf("answered without %v", i)
 		return v
 	case t1 > t2 && t2 > 0: // §21.4, §21.21
-		v.reason = fmt.Sprintf("sent an %s with T1 %d > T2 %d, which has to be ignored", i.String()[:5], t1, t2)
+		v.reason = fmt.Sprintf("sent %v with T1 %d > T2 %d, which has to be ignored", i, t1, t2)
 		return v
 	}
 	v.code, v.t1, v.t2, v.reason = status.Code, t1, t2, "offered no usable prefix"
@@ -193,7 +194,7 @@ func (a answer) reason() string {
 			continue
 		}
 		text := v.reason
-		if v.listed && len(a) > 1 && !strings.HasSuffix(text, v.ia.String()) {
+		if !v.whole && len(a) > 1 && !strings.Contains(text, v.ia.String()) {
 			text += " for " + v.ia.String()
 		}
 		if !slices.Contains(reasons, text) {

@@ -13,11 +13,31 @@ const (
 	solicitsInVain = 3  // unanswered Solicits after which that is reported
 )
 
-// offer is a usable Advertise.
+// offer is a usable Advertise, with what counts in comparing it.
 type offer struct {
 	server     DUID
 	preference uint8
-	answer     answer
+	bindings   []binding
+	delegates  bool // it has a prefix
+	served     int  // IAs that get something
+	shortest   int  // prefix length
+	familiar   int  // prefixes that we asked for
+}
+
+func (m *Machine) newOffer(msg Message, a answer) offer {
+	o := offer{server: msg.ServerID, preference: msg.Preference, bindings: a.bindings(), delegates: a.count(false) > 0,
+		served: a.count(false) + a.count(true), shortest: 128}
+	wishes := m.wishes()
+	for _, b := range o.bindings {
+		if b.na {
+			continue
+		}
+		o.shortest = min(o.shortest, b.Prefix.Bits())
+		if slices.ContainsFunc(wishes, func(w binding) bool { return w.Prefix == b.Prefix }) {
+			o.familiar++
+		}
+	}
+	return o
 }
 
 // omission is a kind of IA that discovery leaves out for a while, because servers mind it beside the other kind.
@@ -60,7 +80,7 @@ func (m *Machine) advertised(now time.Time, msg Message) {
 		m.refused(&m.x, msg.ServerID, a.reason(), !collecting)
 		return
 	}
-	o := offer{server: msg.ServerID, preference: msg.Preference, answer: a}
+	o := m.newOffer(msg, a)
 	m.collect(o)
 	if !collecting || o.preference == 255 && m.decisive(o) {
 		m.requestNext(now)
@@ -95,19 +115,25 @@ func (m *Machine) decisive(o offer) bool {
 	case PreferShortest:
 		return false
 	case PreferHint:
-		return m.familiar(o) > 0 || len(m.wishes()) == 0
+		return o.familiar > 0 || len(m.wishes()) == 0
 	}
 	return true
 }
 
 // compareOffers orders the best offer first (see Preference); what is equal in all keeps the order of arrival.
 func (m *Machine) compareOffers(a, b offer) int {
-	delegates := cmp.Compare(min(1, b.answer.count(false)), min(1, a.answer.count(false)))
+	delegates := 0
+	if a.delegates != b.delegates {
+		delegates = 1
+		if a.delegates {
+			delegates = -1
+		}
+	}
 	preference := cmp.Compare(b.preference, a.preference)
-	served := cmp.Compare(b.answer.count(false)+b.answer.count(true), a.answer.count(false)+a.answer.count(true))
-	shortest := cmp.Compare(a.shortest(), b.shortest())
-	most := cmp.Compare(len(b.answer.bindings()), len(a.answer.bindings()))
-	familiar := cmp.Compare(m.familiar(b), m.familiar(a))
+	served := cmp.Compare(b.served, a.served)
+	shortest := cmp.Compare(a.shortest, b.shortest)
+	most := cmp.Compare(len(b.bindings), len(a.bindings))
+	familiar := cmp.Compare(b.familiar, a.familiar)
 	switch m.cfg.Prefer {
 	case PreferShortest:
 		return cmp.Or(delegates, shortest, preference, served, most, familiar)
@@ -117,27 +143,6 @@ func (m *Machine) compareOffers(a, b offer) int {
 	return cmp.Or(delegates, preference, served, shortest, most, familiar)
 }
 
-// shortest is the shortest prefix length in o.
-func (o offer) shortest() int {
-	bits := 128
-	for _, b := range o.answer.bindings() {
-		if !b.na {
-			bits = min(bits, b.Prefix.Bits())
-		}
-	}
-	return bits
-}
-
-// familiar counts the prefixes of o that we asked for.
-func (m *Machine) familiar(o offer) (n int) {
-	for _, b := range o.answer.bindings() {
-		if !b.na && m.hinted(b.Prefix) {
-			n++
-		}
-	}
-	return n
-}
-
 // requestNext asks the server of the best offer left for it. When there is none, the lease in hand may be good without
 // it; else discovery begins again (§18.2.2 leaves it to the client).
 func (m *Machine) requestNext(now time.Time) {
@@ -145,8 +150,8 @@ func (m *Machine) requestNext(now time.Time) {
 	case len(m.offers) > 0:
 		o := m.offers[0]
 		m.offers = m.offers[1:]
-		m.startRequest(now, o.server, target{bindings: o.answer.bindings()})
-	case m.state == requesting && m.target.partial:
+		m.startRequest(now, o.server, target{bindings: o.bindings})
+	case m.state == requesting && m.target.partial && m.lease.Held():
 		m.rest(now)
 	default:
 		m.solicitAgain(now)

@@ -117,7 +117,7 @@ func (w *walk) step() {
 	if d, ok := w.m.Deadline(); ok && w.pick("to deadline", 2) == 1 {
 		now = d
 	}
-	held := w.m.Lease()
+	held, refused := w.m.Lease(), w.m.x.waiting != nil
 	out := w.m.Step(now, in)
 	if now.After(w.now) {
 		w.now = now
@@ -142,7 +142,7 @@ func (w *walk) step() {
 	if !reported && fmt.Sprint(held) != fmt.Sprint(w.m.Lease()) {
 		w.t.Fatalf("lease changed unreported from %v to %v", held, w.m.Lease())
 	}
-	if in.Kind == InputSuspect && held.At(w.now).Held() && !w.m.Lease().Held() {
+	if in.Kind == InputSuspect && !refused && held.At(w.now).Held() && !w.m.Lease().Held() {
 		w.t.Fatalf("a suspicion has lost the lease %v", held)
 	}
 	w.check()
