@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/md5"
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
