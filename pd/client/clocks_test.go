@@ -78,10 +78,11 @@ func TestClockJumps(t *testing.T) {
 		boot, wall time.Duration
 		want       []string
 	}{
-		"set forward":   {0, time.Hour, []string{"Solicit", "Request", "Rebind"}},
-		"set back":      {0, -time.Hour, []string{"Solicit", "Request", "Rebind"}},
-		"small step":    {0, 9 * time.Second, []string{"Solicit", "Request"}},
-		"short suspend": {9 * time.Second, 9 * time.Second, []string{"Solicit", "Request"}},
+		"set forward":               {0, time.Hour, []string{"Solicit", "Request", "Rebind"}},
+		"set back":                  {0, -time.Hour, []string{"Solicit", "Request", "Rebind"}},
+		"small step":                {0, 9 * time.Second, []string{"Solicit", "Request"}},
+		"short suspend":             {9 * time.Second, 9 * time.Second, []string{"Solicit", "Request"}},
+		"short suspend, small step": {9 * time.Second, 15 * time.Second, []string{"Solicit", "Request"}},
 		"suspend, and the clock is wrong after it": {time.Minute, -time.Hour, []string{"Solicit", "Request", "Rebind"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -114,4 +115,66 @@ func TestTrace(t *testing.T) {
 			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	})
+}
+
+// scripted is a fake: a machine that answers InputSuspect with these outputs.
+type scripted struct{ outputs []pd.Output }
+
+func (m *scripted) Step(_ time.Time, in pd.Input) []pd.Output {
+	if in.Kind == pd.InputSuspect {
+		return m.outputs
+	}
+	return nil
+}
+func (m *scripted) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (m *scripted) State() string               { return "scripted" }
+func (m *scripted) Lease() pd.Lease             { return pd.Lease{} }
+
+// TestReported has what an output of the machine says about whether the uplink has been heard of, and whether all is well.
+func TestReported(t *testing.T) {
+	prefix := pd.Lease{Prefixes: []pd.LeasedPrefix{{IAID: 7, Prefix: delegated}}}
+	address := pd.Lease{Addresses: []pd.LeasedAddress{{IAID: 8, Address: assigned}}}
+	delegation := pd.Config{PDs: []pd.PDConfig{{IAID: 7}}, NA: &pd.NAConfig{IAID: 8}, Stateless: true}
+	for _, c := range []struct {
+		name     string
+		config   pd.Config
+		cause    pd.Cause
+		lease    pd.Lease
+		reported bool
+		well     bool
+	}{
+		{"prefix", delegation, pd.CauseBound, prefix, true, true},
+		{"address but no prefix", delegation, pd.CauseBound, address, true, false},
+		{"information but no prefix", delegation, pd.CauseInformed, pd.Lease{}, true, false},
+		{"withdrawn", delegation, pd.CauseRenewed, pd.Lease{}, true, false},
+		{"expired", delegation, pd.CauseExpired, pd.Lease{}, false, false},
+		{"noted", delegation, pd.CauseNoted, prefix, false, false},
+		{"released", delegation, pd.CauseReleased, pd.Lease{}, true, true},
+		{"address alone is wanted", pd.Config{NA: &pd.NAConfig{IAID: 8}}, pd.CauseBound, address, true, true},
+		{"address alone is wanted, and is gone", pd.Config{NA: &pd.NAConfig{IAID: 8}}, pd.CauseDeclined, pd.Lease{}, true, false},
+		{"information alone is wanted", pd.Config{Stateless: true}, pd.CauseInformed, pd.Lease{}, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &scripted{[]pd.Output{{Kind: pd.OutputLease, Cause: c.cause, Lease: c.lease}}}
+				l := startWith(t, silent, func(client *Client) {
+					client.newMachine = func(pd.Lease, time.Time, *rand.Rand) machine { return m }
+				}, func(cfg *Config) { cfg.Machine = c.config })
+				l.Suspect("test")
+				synctest.Wait()
+				if got := l.latest(); got.Reported != c.reported || got.Cause != "" && got.Cause != c.cause {
+					t.Errorf("%+v", got)
+				}
+				m.outputs = append([]pd.Output{{Kind: pd.OutputFailed, Text: "refused"}, {Kind: pd.OutputNote, Text: "partial"}}, m.outputs...)
+				l.Suspect("test")
+				synctest.Wait()
+				if got := l.latest(); got.Failure == "" != c.well {
+					t.Errorf("after a failure: %+v", got)
+				}
+				if !strings.Contains(l.log.String(), "note=partial") {
+					t.Errorf("log:\n%s", &l.log)
+				}
+			})
+		})
+	}
 }

@@ -68,6 +68,16 @@ func TestRaw(t *testing.T) {
 	}
 }
 
+// An Information Refresh Time of 0 is there, so it is not the 0 of pd.Message that means absent (RFC 9915 §21.23).
+func TestRefreshTimeZero(t *testing.T) {
+	for octets, want := range map[string]uint32{u32(0): 600, u32(1): 1, u32(0xffffffff): 0xffffffff} {
+		m, err := Decode([]byte("\x07\x00\x00\x01" + opt(32, octets)))
+		if err != nil || m.InfoRefresh != want || m.Faults != nil {
+			t.Errorf("%x: %d, %q, %v, want %d", octets, m.InfoRefresh, m.Faults, err, want)
+		}
+	}
+}
+
 // The octets were put together by hand from RFC 9915 §8, §21 and RFC 3646, so that encoder and decoder cannot agree on
 // a common mistake.
 func TestEncodeOctets(t *testing.T) {
