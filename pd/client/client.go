@@ -1,4 +1,5 @@
-// Package client drives one pd.Machine per uplink: it has the socket, the timers and the goroutine.
+// Package client drives one pd.Machine per uplink: it has the socket, the timers and the goroutine, and it notices when
+// the system was suspended or its clock was set, which the machine cannot.
 //
 // It decides nothing about the protocol (pd.Machine does), writes no files and touches nothing in the kernel but its
 // socket. What it learns goes to Config.Observe on the shortest way: packet, Decode, Step, Observe. Keeping the lease on
