@@ -39,7 +39,7 @@ func (m *Machine) informationTimeout(now time.Time) {
 
 // informed takes in a Reply to an Information-request (§18.2.10.4).
 func (m *Machine) informed(now time.Time, msg Message) {
-	m.learnMaxRT(msg)
+	m.learnMaxRT(&m.inf, msg)
 	if msg.Status.Code != Success {
 		m.refused(&m.inf, msg.ServerID, refusal(msg.Status), true)
 		return

@@ -24,7 +24,7 @@ func (m *Machine) linkUp(now time.Time) {
 		m.confirm(now)
 	case len(m.cfg.wanted()) > 0:
 		m.startSolicit(now.Add(m.firstDelay(solMaxDelay)))
-	case m.cfg.Stateless:
+	case m.cfg.Stateless && m.inf.typ == 0:
 		m.state = stateless
 		m.refreshInformation(now)
 	}

@@ -251,13 +251,13 @@ func (m *Machine) receive(now time.Time, in Input) {
 	case msg.Type == Reply && m.state == requesting:
 		m.granted(now, msg)
 	case msg.Type == Reply && m.state == releasing: // §18.2.10.2: whatever its status
-		m.learnMaxRT(msg)
+		m.learnMaxRT(&m.x, msg)
 		m.released()
 	case msg.Type == Reply && m.state == declining: // likewise
-		m.learnMaxRT(msg)
+		m.learnMaxRT(&m.x, msg)
 		m.declined(now)
 	case msg.Type == Reply:
-		m.learnMaxRT(msg)
+		m.learnMaxRT(&m.x, msg)
 		m.extended(now, msg)
 	}
 }

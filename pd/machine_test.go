@@ -146,19 +146,47 @@ func (constantSource) Uint64() uint64 { return 1<<64 - 1 }
 // TestRestored: what stands on disk is not trusted.
 func TestRestored(t *testing.T) {
 	until := func(s int) lifetime.Deadline { return lifetime.Until(start.Add(time.Duration(s) * time.Second)) }
-	good := netip.MustParsePrefix("2001:db8:1::/56")
-	saved := Lease{ServerID: serverID("a"), Received: start.Add(-time.Hour), SolMaxRT: 59, Prefixes: []LeasedPrefix{
-		{IAID: 1, Prefix: netip.MustParsePrefix("2001:db8:2::/56"), PreferredUntil: lifetime.Forever(), ValidUntil: until(50)},
-		{IAID: 1, Prefix: good, PreferredUntil: until(100), ValidUntil: until(200)},
-		{IAID: 1, Prefix: good, PreferredUntil: until(100), ValidUntil: until(300)},
-		{IAID: 1, Prefix: netip.MustParsePrefix("::/0"), PreferredUntil: until(100), ValidUntil: until(200)},
-		{IAID: 1, Prefix: netip.MustParsePrefix("fe80::/64"), PreferredUntil: until(100), ValidUntil: until(200)},
-		{IAID: 1, Prefix: netip.MustParsePrefix("2001:db8::1/56"), PreferredUntil: until(100), ValidUntil: until(200)},
-		{IAID: 1, Prefix: netip.Prefix{}, PreferredUntil: until(100), ValidUntil: until(200)},
-	}}
-	m := NewMachine(Config{ClientID: ourID, PDs: []PDConfig{{IAID: 1}}}, saved, start, rand.New(rand.NewPCG(1, 2)))
-	if got, want := leaseText(m.Lease()), " from=a t1=over t2=over 2001:db8:1::/56 1m40s/3m20s 2001:db8:2::/56 50s/50s"; got != want {
+	prefix := func(iaid uint32, p, exclude string, preferred, valid lifetime.Deadline) LeasedPrefix {
+		l := LeasedPrefix{IAID: iaid, PreferredUntil: preferred, ValidUntil: valid}
+		l.Prefix, _ = netip.ParsePrefix(p)
+		l.Exclude, _ = netip.ParsePrefix(exclude)
+		return l
+	}
+	address := func(iaid uint32, a string) LeasedAddress {
+		return LeasedAddress{IAID: iaid, Address: netip.MustParseAddr(a), PreferredUntil: until(100), ValidUntil: until(200)}
+	}
+	saved := Lease{ServerID: serverID("a"), Received: start.Add(-time.Hour), SolMaxRT: 59, InfMaxRT: 86401,
+		Prefixes: []LeasedPrefix{
+			prefix(1, "2001:db8:2::/56", "2001:db8:3::/64", lifetime.Forever(), until(50)),
+			prefix(1, "2001:db8:1::/56", "2001:db8:1:1::/64", until(100), until(200)),
+			prefix(1, "2001:db8:1::/56", "", until(100), until(300)),
+			prefix(1, "::/0", "", until(100), until(200)),
+			prefix(1, "fe80::/64", "", until(100), until(200)),
+			prefix(1, "2001:db8::1/56", "", until(100), until(200)),
+			prefix(1, "", "", until(100), until(200)),
+			prefix(1, "2001:db8:4::/65", "", until(100), until(200)), // not accepted any more
+			prefix(3, "2001:db8:5::/56", "", until(100), until(200)), // not asked for any more
+		},
+		Addresses: []LeasedAddress{address(1, "2001:db8::7"), address(1, "fe80::7"), address(1, "::1"), address(1, "2001:db8::7"), address(2, "2001:db8::8")},
+		Previous:  []netip.Prefix{netip.MustParsePrefix("2001:db8:6::/56"), netip.MustParsePrefix("::/0")},
+		Reconf:    &ReconfKey{ServerID: serverID("a"), Key: reconfKey, Replay: 5},
+	}
+	c := Config{ClientID: ourID, PDs: []PDConfig{{IAID: 1, Max: 64}, {IAID: 2}}, NA: &NAConfig{IAID: 1}, Reconfigure: true}
+	m := NewMachine(c, saved, start, rand.New(rand.NewPCG(1, 2)))
+	want := " from=a t1=over t2=over 2001:db8:1::/56 1m40s/3m20s^2001:db8:1:1::/64 2001:db8:2::/56 50s/50s 2001:db8::7 1m40s/3m20s key=a/5"
+	if got := leaseText(m.Lease()); got != want {
 		t.Errorf("lease%s\nwant %s", got, want)
+	}
+	for what, spoil := range map[string]func(*Lease){
+		"of another server": func(l *Lease) { l.Reconf = &ReconfKey{ServerID: serverID("b"), Key: reconfKey} },
+		"of 15 octets":      func(l *Lease) { l.Reconf = &ReconfKey{ServerID: serverID("a"), Key: reconfKey[1:]} },
+		"of no server":      func(l *Lease) { l.ServerID = "x"; l.Reconf = &ReconfKey{ServerID: "x", Key: reconfKey} },
+	} {
+		spoilt := saved
+		spoil(&spoilt)
+		if m := NewMachine(c, spoilt, start, rand.New(rand.NewPCG(1, 2))); m.Lease().Reconf != nil {
+			t.Errorf("a key %s is kept", what)
+		}
 	}
 }
 

@@ -23,16 +23,27 @@ func inRange(seconds uint32) uint32 {
 	return seconds
 }
 
-// learnMaxRT takes over the SOL_MAX_RT and INF_MAX_RT options of a Reply, whatever its status (§18.2.10).
-func (m *Machine) learnMaxRT(msg Message) {
+// learnMaxRT takes over the SOL_MAX_RT and INF_MAX_RT options of a Reply to x, whatever its status (§18.2.10). Each change
+// is written to disk, so a few must do in one exchange.
+func (m *Machine) learnMaxRT(x *exchange, msg Message) {
+	if x.learned == maxLearned {
+		return
+	}
+	before := m.lease.learned()
 	if s := inRange(msg.SolMaxRT); s != 0 {
 		m.lease.SolMaxRT = s
 	}
 	if s := inRange(msg.InfMaxRT); s != 0 {
 		m.lease.InfMaxRT = s
 	}
+	if m.lease.learned() != before {
+		x.learned++
+	}
 	m.applyMaxRT()
 }
+
+// maxLearned bounds the changes of SOL_MAX_RT and INF_MAX_RT by the Replies to one exchange.
+const maxLearned = 4
 
 // advertisedMaxRT takes over those of an Advertise, also of one that offers nothing. Once two in an exchange disagree, the
 // default holds (§18.2.9).

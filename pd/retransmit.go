@@ -78,6 +78,7 @@ type exchange struct {
 	apart   omission  // what servers seem to mind beside the rest
 
 	solMaxRT, infMaxRT dispute // of Advertises
+	learned            int     // changes of the same by Replies
 }
 
 // begin returns an exchange whose first transmission is due at at.

@@ -166,7 +166,7 @@ func (m *Machine) startRequest(now time.Time, server DUID, t target) {
 // granted takes in a Reply to a Request, or to a Solicit with Rapid Commit (§18.2.10.1). The binding is a new one: what
 // was held before is replaced (§18.2.13), except after NoBinding, by IA.
 func (m *Machine) granted(now time.Time, msg Message) {
-	m.learnMaxRT(msg)
+	m.learnMaxRT(&m.x, msg)
 	a := m.judge(msg)
 	if a.has(NotOnLink) { // §18.2.10.1: without the addresses
 		m.forgetAddresses()
