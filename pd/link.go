@@ -70,7 +70,7 @@ func (m *Machine) verify(now time.Time) {
 // confirm asks whether what is held is good on this link: with prefixes by a Rebind of everything (§18.2.12), with only
 // addresses by a Confirm (§18.2.3), which has to be delayed.
 func (m *Machine) confirm(now time.Time) {
-	m.verified = now
+	m.verified, m.suspectAt = now, time.Time{}
 	if len(m.lease.Prefixes) > 0 {
 		m.start(confirming, verifyTiming, now.Add(m.firstDelay(cnfMaxDelay)), "")
 		return
