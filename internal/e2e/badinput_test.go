@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"uplinkd/internal/ctl"
 	"uplinkd/internal/netlab"
@@ -203,7 +204,7 @@ func (s *site) keptDamaged(name, what string, content []byte) {
 	if kept := s.stateFile(m[0][1]); !bytes.Equal(kept, content) {
 		s.t.Errorf("%s %s: %s has %q, the damaged file had %q", name, what, m[0][1], kept, content)
 	}
-	if strings.ContainsAny(log, "\x00\x1b\xff") {
+	if strings.ContainsAny(log, "\x00\x1b") || !utf8.ValidString(log) {
 		s.t.Errorf("%s %s: control characters in the log: %q", name, what, log)
 	}
 }
