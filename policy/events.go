@@ -120,8 +120,8 @@ func find(uplinks []Uplink, name string) (Uplink, bool) {
 }
 
 func (u Uplink) delegation(p netip.Prefix) (Delegation, bool) {
-	i := slices.IndexFunc(u.Delegations, func(g Delegation) bool { return g.Prefix == p })
-	if i < 0 {
+	i, found := slices.BinarySearchFunc(u.Delegations, p, func(g Delegation, p netip.Prefix) int { return g.Prefix.Compare(p) })
+	if !found {
 		return Delegation{}, false
 	}
 	return u.Delegations[i], true

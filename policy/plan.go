@@ -37,7 +37,13 @@ type planner struct {
 	before   Ledger // as it was given
 	led      Ledger // as it will be
 	site     Site
+	used     []used // delegations accepted so far, sorted by address; they do not overlap
 	problems []Problem
+}
+
+type used struct {
+	prefix netip.Prefix
+	uplink string
 }
 
 func (p *planner) problem(path, code, format string, args ...any) {
@@ -75,8 +81,9 @@ func (p *planner) uplink(c config.Uplink) Uplink {
 		if g.ValidUntil.Over(p.w.Now) {
 			continue
 		}
-		if other, overlaps := p.overlapping(u, g.Prefix); overlaps {
-			p.problem("uplink."+c.Name, "delegation-overlap", "%s overlaps %s, so it is not used: sources in it would belong to two delegations", g.Prefix, other)
+		if other, overlaps := p.use(g.Prefix, u.Name); overlaps {
+			p.problem("uplink."+c.Name, "delegation-overlap", "%s overlaps %s of uplink %s, so it is not used: sources in it would belong to two delegations",
+				g.Prefix, other.prefix, other.uplink)
 			continue
 		}
 		u.Delegations = append(u.Delegations, Delegation{Prefix: g.Prefix, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil,
@@ -86,17 +93,17 @@ func (p *planner) uplink(c config.Uplink) Uplink {
 	return u
 }
 
-// overlapping finds a delegation of this or an earlier uplink that shares addresses with q: a server that delegates what
-// is not its own must not draw traffic away from another uplink.
-func (p *planner) overlapping(u Uplink, q netip.Prefix) (string, bool) {
-	for _, o := range append(slices.Clone(p.site.Uplinks), u) {
-		for _, g := range o.Delegations {
-			if g.Prefix.Overlaps(q) {
-				return g.Prefix.String() + " of uplink " + o.Name, true
-			}
+// use accepts a delegation, or finds one of this or an earlier uplink that shares addresses with it: a server that
+// delegates what is not its own must not draw traffic away from another uplink.
+func (p *planner) use(q netip.Prefix, uplink string) (other used, overlaps bool) {
+	i, _ := slices.BinarySearchFunc(p.used, q, func(x used, q netip.Prefix) int { return x.prefix.Addr().Compare(q.Addr()) })
+	for _, x := range p.used[max(0, i-1):min(len(p.used), i+1)] { // what overlaps q starts just before it, or at it or after
+		if x.prefix.Overlaps(q) {
+			return x, true
 		}
 	}
-	return "", false
+	p.used = slices.Insert(p.used, i, used{q, uplink})
+	return used{}, false
 }
 
 func stateAt(g Granted, p *planner) State {
@@ -183,7 +190,8 @@ func (p *planner) announce(c config.Downstream, d *Downstream) {
 // records returns the next ledger entry of a downstream: what is announced now, and what was and is not over yet.
 func (p *planner) records(c config.Downstream, a Announcement) (records []AnnouncedRecord) {
 	current := func(q netip.Prefix) bool {
-		return slices.ContainsFunc(a.Prefixes, func(x AnnouncedPrefix) bool { return x.Prefix == q })
+		_, found := slices.BinarySearchFunc(a.Prefixes, q, func(x AnnouncedPrefix, q netip.Prefix) int { return x.Prefix.Compare(q) })
+		return found
 	}
 	for _, r := range p.led.Announced[c.Name] {
 		if current(r.Prefix) || !c.RA.Enabled {

@@ -68,7 +68,7 @@ type Uplink struct {
 	Link         bool              `json:"link"`    // the interface exists and is administratively up
 	Gateway      netip.Addr        `json:"gateway,omitzero"`
 	GatewayUntil lifetime.Deadline `json:"gateway_until,omitzero"`
-	Delegations  []Delegation      `json:"delegations"`
+	Delegations  []Delegation      `json:"delegations"` // sorted by prefix
 	DNS          []netip.Addr      `json:"dns,omitempty"`
 	Search       []string          `json:"search,omitempty"`
 	Config       string            `json:"config"` // "uplink.fiber (uplinkd.toml:1)"

@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/lifetime"
@@ -17,12 +19,16 @@ import (
 type durable struct {
 	Plan      policy.Ledger     `json:"plan"`
 	Sysctls   map[string]string `json:"sysctls"`   // name → value from before uplinkd
-	Addresses []addressRecord   `json:"addresses"` // owned, for kernels that cannot mark them
+	Addresses []addressRecord   `json:"addresses"` // owned, sorted, for kernels that cannot mark them
 }
 
 type addressRecord struct {
 	Dev    string       `json:"dev"`
 	Prefix netip.Prefix `json:"prefix"`
+}
+
+func (a addressRecord) compare(b addressRecord) int {
+	return cmp.Or(strings.Compare(a.Dev, b.Dev), a.Prefix.Compare(b.Prefix))
 }
 
 // reported is what consumers of events have been told, in site.json. In another boot nothing of it is true any more.
@@ -97,6 +103,7 @@ func (e *Engine) load() error {
 	if e.saved.Sysctls == nil {
 		e.saved.Sysctls = map[string]string{}
 	}
+	slices.SortFunc(e.saved.Addresses, addressRecord.compare) // a person may have edited the file
 	e.ledger = e.saved.Plan
 	var r reported
 	if err := read(e, reportedFile, &r); err != nil {

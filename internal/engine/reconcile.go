@@ -154,8 +154,8 @@ func (e *Engine) remember(have, want kernel.State) {
 	}
 	for _, a := range want.Addresses {
 		rec := addressRecord{Dev: a.Dev, Prefix: a.Prefix}
-		if !slices.Contains(e.saved.Addresses, rec) {
-			e.saved.Addresses = append(e.saved.Addresses, rec)
+		if i, known := slices.BinarySearchFunc(e.saved.Addresses, rec, addressRecord.compare); !known {
+			e.saved.Addresses = slices.Insert(e.saved.Addresses, i, rec)
 			changed = changed || e.opt.NoOwnerMark
 		}
 	}

@@ -77,20 +77,22 @@ func (e *Engine) showClients() {
 func Line(s policy.Site) string {
 	parts := make([]string, 0, len(s.Uplinks))
 	for _, u := range s.Uplinks {
-		part := u.Name + " up"
-		if !u.Up {
-			part = u.Name + " down (" + u.Reason + ")"
+		var part strings.Builder
+		if u.Up {
+			part.WriteString(u.Name + " up")
+		} else {
+			part.WriteString(u.Name + " down (" + u.Reason + ")")
 		}
 		for _, g := range u.Delegations {
-			part += " " + g.Prefix.String()
+			part.WriteString(" " + g.Prefix.String())
 			if g.State != policy.Preferred {
-				part += fmt.Sprintf(" (%s)", g.State)
+				fmt.Fprintf(&part, " (%s)", g.State)
 			}
 		}
 		if len(u.Delegations) == 0 {
-			part += ", no prefix"
+			part.WriteString(", no prefix")
 		}
-		parts = append(parts, part)
+		parts = append(parts, part.String())
 	}
 	return strings.Join(parts, "; ")
 }
