@@ -10,7 +10,7 @@ import (
 // are no events. lost are prefixes known to have been lost before, so that their return reads as restored.
 func Events(old, now Site, lost []netip.Prefix) []Event {
 	var events []Event
-	for _, kind := range []string{UplinkUp, PrefixNew, PrefixRestored, PrefixChanged, PrefixDeprecated, PrefixLost, UplinkDown} {
+	for _, kind := range []string{UplinkUp, PrefixNew, PrefixRestored, PrefixChanged, SubnetNew, SubnetLost, PrefixDeprecated, PrefixLost, UplinkDown} {
 		for _, u := range now.Uplinks {
 			was, _ := find(old.Uplinks, u.Name)
 			events = appendEvents(events, kind, change{was, u, old, now, lost})
@@ -48,6 +48,10 @@ func appendEvents(events []Event, kind string, c change) []Event {
 		return events
 	case PrefixChanged:
 		return append(events, c.renumbered()...)
+	case SubnetNew:
+		return append(events, c.subnets(kind, c.is, c.old, c.now)...)
+	case SubnetLost:
+		return append(events, c.subnets(kind, c.was, c.now, c.old)...)
 	}
 	for _, g := range c.is.Delegations {
 		if c.kind(g) == kind {
@@ -71,6 +75,39 @@ func (c change) kind(g Delegation) string {
 		return PrefixDeprecated
 	}
 	return ""
+}
+
+// subnets are the events for subnets that site in has and site not has not, of delegations that both have. u is the uplink
+// as in knows it.
+func (c change) subnets(kind string, u Uplink, not, in Site) (events []Event) {
+	for _, g := range u.Delegations {
+		_, was := c.was.delegation(g.Prefix)
+		_, is := c.is.delegation(g.Prefix)
+		if !was || !is {
+			continue // its subnets are part of prefix.new or prefix.lost
+		}
+		others := subnetsOf(not, u.Name, g.Prefix)
+		for _, n := range subnetsOf(in, u.Name, g.Prefix) {
+			if !slices.ContainsFunc(others, func(o Subnet) bool { return o.Downstream == n.Downstream && o.Prefix == n.Prefix }) {
+				e := c.event(kind, g, in, c.now.Now)
+				e.Subnets = []Subnet{n}
+				events = append(events, e)
+			}
+		}
+	}
+	return events
+}
+
+// subnetsOf are the subnets of one delegation.
+func subnetsOf(s Site, uplink string, g netip.Prefix) (list []Subnet) {
+	for _, d := range s.Downstreams {
+		for _, n := range d.Subnets {
+			if n.Delegation == g && n.Uplink == uplink {
+				list = append(list, n)
+			}
+		}
+	}
+	return list
 }
 
 // renumbered pairs delegations that came with those that were deprecated or lost in the same step.
@@ -101,13 +138,7 @@ func (c change) event(kind string, g Delegation, s Site, now time.Time) Event {
 	if kind == PrefixLost {
 		e.Preferred, e.Valid = 0, 0
 	}
-	for _, d := range s.Downstreams {
-		for _, n := range d.Subnets {
-			if n.Delegation == g.Prefix && n.Uplink == c.is.Name {
-				e.Subnets = append(e.Subnets, n)
-			}
-		}
-	}
+	e.Subnets = subnetsOf(s, c.is.Name, g.Prefix)
 	return e
 }
 

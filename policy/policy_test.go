@@ -142,6 +142,16 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// lans gives each named downstream a subnet of the first delegation.
+func lans(s Site, names ...string) Site {
+	g := s.Uplinks[0].Delegations[0].Prefix
+	for i, n := range names {
+		s.Downstreams = append(s.Downstreams, Downstream{Name: n, Subnets: []Subnet{{Downstream: n, Uplink: "fiber", Delegation: g,
+			Prefix: subnetOf(g, 64, uint64(i))}}})
+	}
+	return s
+}
+
 func TestEvents(t *testing.T) {
 	site := func(up bool, gs ...Delegation) Site {
 		return Site{Now: epoch, Uplinks: []Uplink{{Name: "fiber", Interface: "wan0", Up: up, Gateway: netip.MustParseAddr("fe80::1"), Delegations: gs}}}
@@ -165,6 +175,8 @@ func TestEvents(t *testing.T) {
 		{"outage", site(true, g(a, Preferred)), site(false), nil, []string{"prefix.lost fiber " + a, "uplink.down fiber"}},
 		{"return", site(false), site(true, g(a, Preferred)), []netip.Prefix{pfx(a)}, []string{"uplink.up fiber", "prefix.restored fiber " + a}},
 		{"preferred again", site(true, g(a, Deprecated)), site(true, g(a, Preferred)), nil, []string{"prefix.restored fiber " + a}},
+		{"another LAN", lans(site(true, g(a, Preferred)), "lan"), lans(site(true, g(a, Preferred)), "lan", "guest"), nil, []string{"subnet.new fiber " + a + " guest"}},
+		{"LAN gone", lans(site(true, g(a, Preferred)), "lan", "guest"), lans(site(true, g(a, Preferred)), "lan"), nil, []string{"subnet.lost fiber " + a + " guest"}},
 		{"uplink removed", site(true, g(a, Preferred)), Site{Now: epoch}, nil, []string{"prefix.lost fiber " + a, "uplink.down fiber"}},
 	}
 	for _, tt := range tests {
@@ -177,6 +189,9 @@ func TestEvents(t *testing.T) {
 				}
 				if e.OldPrefix.IsValid() {
 					s += " from " + e.OldPrefix.String()
+				}
+				if strings.HasPrefix(e.Kind, "subnet.") {
+					s += " " + e.Subnets[0].Downstream
 				}
 				got = append(got, s)
 			}

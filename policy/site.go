@@ -173,6 +173,8 @@ const (
 	PrefixNew        = "prefix.new"        // a delegation is in use for the first time
 	PrefixRestored   = "prefix.restored"   // a deprecated or lost one is preferred again
 	PrefixChanged    = "prefix.changed"    // renumbering: Prefix came while OldPrefix was deprecated or lost; besides new and lost
+	SubnetNew        = "subnet.new"        // a downstream has got a part of a delegation that was there before; Subnets has only that one
+	SubnetLost       = "subnet.lost"       // and the other way round
 	PrefixDeprecated = "prefix.deprecated" // its preferred lifetime is over
 	PrefixLost       = "prefix.lost"       // its valid lifetime is over or it was withdrawn
 	UplinkDown       = "uplink.down"

@@ -34,7 +34,7 @@ const (
 // EventPatterns returns what may stand in a hook's "on": every event, every group of events, and "*".
 func EventPatterns() []string {
 	return []string{"*", "prefix.*", "prefix.new", "prefix.changed", "prefix.deprecated", "prefix.lost", "prefix.restored",
-		"uplink.*", "uplink.up", "uplink.down"}
+		"subnet.*", "subnet.new", "subnet.lost", "uplink.*", "uplink.up", "uplink.down"}
 }
 
 // Parse merges the files, the main one first, into a Config. The error is of type Errors and holds every mistake found;
