@@ -96,6 +96,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	d.system.stopping()
 	d.tasks.release(5 * time.Second)
+	d.settle(5 * time.Second) // hosts hear that a released prefix is gone while there is somebody to tell them
 	d.tasks.stop()
 	d.settle(5 * time.Second)
 	stopEngine()

@@ -89,6 +89,7 @@ type Engine struct {
 	counters  Counters
 	links     []kernel.Link
 	afterStep []func() // called once when the step that follows is done
+	afterTell []func() // called once when nothing waits for the disk any more
 }
 
 // New returns an engine; it does nothing before Run.

@@ -114,9 +114,23 @@ func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 	})
 }
 
-// Settle returns when the kernel has followed all facts that were told before.
+// Settle returns when the kernel has followed all facts that were told before, and consumers know of it.
 func (e *Engine) Settle(ctx context.Context) error {
-	return e.during(ctx, "last step", func(*Engine) {})
+	told := make(chan struct{})
+	if err := e.during(ctx, "last step", func(e *Engine) {
+		e.afterStep = append(e.afterStep, func() { e.afterTell = append(e.afterTell, func() { close(told) }) })
+	}); err != nil {
+		return err
+	}
+	e.send(func(e *Engine) bool { e.published(0); return false })
+	select {
+	case <-told:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("last step: its outcome is not on disk yet: %w", ctx.Err())
+	case <-e.done:
+		return fmt.Errorf("last step: the engine has stopped")
+	}
 }
 
 // during has f done by the engine and returns when the step that follows it is done.

@@ -55,6 +55,12 @@ func (e *Engine) published(gen uint64) {
 		e.tell(e.pending[0])
 		e.pending = e.pending[1:]
 	}
+	if len(e.pending) == 0 {
+		for _, f := range e.afterTell {
+			f()
+		}
+		e.afterTell = nil
+	}
 }
 
 func (e *Engine) tell(p publication) {
