@@ -92,6 +92,10 @@ func warnings(cfg *config.Config) []string {
 	}
 	for _, d := range cfg.Downstreams {
 		missing("downstream."+d.Name, d.Interface, d.Pos)
+		if len(cfg.Uplinks) > 1 && len(d.From) != 1 {
+			out = append(out, fmt.Sprintf("%v: downstream.%s: it has subnets of several uplinks, and there is no failover yet: when an uplink fails, "+
+				"hosts go on using its prefix until the lease ends; to have one uplink only: from = %q", d.Pos, d.Name, cfg.Uplinks[0].Name))
+		}
 	}
 	if len(cfg.Downstreams) == 0 {
 		out = append(out, "no downstream is configured: prefixes are obtained and routed, but nothing is numbered from them; add a section [downstream.NAME]")
