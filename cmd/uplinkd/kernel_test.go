@@ -27,6 +27,9 @@ func router(t *testing.T) (ns *netlab.NS, config string) {
 	other := lab.NS("others")
 	lab.Veth(ns, "wan0", other, "isp0")
 	lab.Veth(ns, "lan0", other, "host0")
+	// The kernel adds a route to a link-local address when DAD is over: until then nothing can be compared.
+	ns.LinkLocal("wan0")
+	ns.LinkLocal("lan0")
 	config = filepath.Join(lab.Dir(), "uplinkd.toml")
 	text := fmt.Sprintf("state_dir = %q\nrun_dir = %q\n%s", filepath.Join(lab.Dir(), "state"), filepath.Join(lab.Dir(), "run"), smallConfig)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
