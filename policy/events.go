@@ -80,19 +80,34 @@ func (c change) kind(g Delegation) string {
 // subnets are the events for subnets that site in has and site not has not, of delegations that both have. u is the uplink
 // as in knows it.
 func (c change) subnets(kind string, u Uplink, not, in Site) (events []Event) {
+	type use struct {
+		uplink, downstream string
+		prefix             netip.Prefix
+	}
+	known := map[use]bool{}
+	for _, d := range not.Downstreams {
+		for _, n := range d.Subnets {
+			known[use{n.Uplink, n.Downstream, n.Prefix}] = true
+		}
+	}
+	others := map[netip.Prefix][]Subnet{} // by delegation
+	for _, d := range in.Downstreams {
+		for _, n := range d.Subnets {
+			if n.Uplink == u.Name && !known[use{n.Uplink, n.Downstream, n.Prefix}] {
+				others[n.Delegation] = append(others[n.Delegation], n)
+			}
+		}
+	}
 	for _, g := range u.Delegations {
 		_, was := c.was.delegation(g.Prefix)
 		_, is := c.is.delegation(g.Prefix)
 		if !was || !is {
 			continue // its subnets are part of prefix.new or prefix.lost
 		}
-		others := subnetsOf(not, u.Name, g.Prefix)
-		for _, n := range subnetsOf(in, u.Name, g.Prefix) {
-			if !slices.ContainsFunc(others, func(o Subnet) bool { return o.Downstream == n.Downstream && o.Prefix == n.Prefix }) {
-				e := c.event(kind, g, in, c.now.Now)
-				e.Subnets = []Subnet{n}
-				events = append(events, e)
-			}
+		for _, n := range others[g.Prefix] {
+			e := c.event(kind, g, in, c.now.Now)
+			e.Subnets = []Subnet{n}
+			events = append(events, e)
 		}
 	}
 	return events
