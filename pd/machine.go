@@ -105,8 +105,15 @@ const (
 	releasing
 )
 
-var stateNames = [...]string{"waiting for link", "soliciting", "requesting", "bound", "renewing", "rebinding",
+var stateNames = [...]string{StateNoLink, "soliciting", "requesting", "bound", "renewing", StateRebinding,
 	"confirming stored lease", "releasing"}
+
+// Names of states that others act on.
+const (
+	StateNoLink    = "waiting for link"
+	StateRebinding = "rebinding" // T2 has passed: any server is asked to extend the lease
+	StateReleased  = "released"  // of a client that is silent after a Release
+)
 
 // NewMachine returns a machine that waits for InputLinkUp. saved is the lease from before, the zero Lease if there is
 // none; what of it is over at now is ignored, and a lease of another IAID serves only as a hint. rnd is the source of

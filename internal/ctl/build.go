@@ -134,6 +134,9 @@ func advice(code, dev string) string {
 		return "find the other program (ip monitor shows when it writes; often systemd-networkd or a firewall script) and tell it to leave this alone"
 	case "no-prefix":
 		return "see what the provider answers: tcpdump -ni " + dev + " 'udp port 546 or udp port 547'; ask again now: uplinkd renew"
+	case "lease-not-extended":
+		return "nothing yet if this is short: uplinkd goes on asking; see what the provider answers: tcpdump -ni " + dev +
+			" 'udp port 546 or udp port 547'"
 	case "not-saved":
 		return "make room in the state directory or correct its owner; until then a restart forgets the newest lease"
 	}

@@ -80,8 +80,9 @@ type Engine struct {
 	retryAt   time.Time
 	resyncAt  time.Time
 	ready     bool
-	began     time.Time // of Run
-	readable  bool      // the last step could read the kernel
+	began     time.Time        // of Run
+	readable  bool             // the last step could read the kernel
+	found     []policy.Problem // by the last step
 	status    string
 	gen       uint64
 	unsaved   []job         // leases, handed to the writer when the kernel has followed: it would take a processor from that

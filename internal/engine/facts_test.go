@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/kernel/fake"
+	"uplinkd/internal/lifetime"
 )
 
 // countingKernel counts reads, and refuses them while blind.
@@ -48,6 +51,54 @@ func TestStateOfClientIsNoReasonToReconcile(t *testing.T) {
 		synctest.Wait()
 		if !slices.ContainsFunc(problems(e), func(code string) bool { return code == "no-prefix" }) {
 			t.Errorf("a failure is no problem: %v", problems(e))
+		}
+	})
+}
+
+// A lease that nobody extends is a problem long before it ends: from rebinding on, or from a failed exchange on.
+func TestLeaseThatIsNotExtended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t, &fake.Kernel{Link: fakeLinks()}, newMemory(), parse(t, bound.config))
+		l := lease(bound.leases["fiber"])
+		preferred, valid := time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
+		l.Prefixes[0].PreferredUntil, l.Prefixes[0].ValidUntil = lifetime.Until(preferred), lifetime.Until(valid)
+		tell := func(state, failure string, leased bool) string {
+			e.Client("fiber", ClientStatus{State: state, Failure: failure, Reported: true, Lease: l}, leased)
+			synctest.Wait()
+			for _, p := range e.Snapshot().Problems {
+				if p.Code == "lease-not-extended" {
+					return p.Path + ": " + p.Message
+				}
+			}
+			return ""
+		}
+		works := "uplink.fiber: 2001:db8:1100::/56 keeps working until " + preferred.Local().Format("15:04:05") +
+			", for old connections until " + valid.Local().Format("15:04:05") + "; "
+		for _, step := range []struct {
+			state, failure string
+			leased         bool
+			want           string
+		}{
+			{"bound", "", true, ""},
+			{"renewing", "", false, ""},
+			{"rebinding", "", false, works + "no server has extended it yet"},
+			{"rebinding", "Rebind: no answer", false, works + "the provider does not extend it: Rebind: no answer"},
+			{"bound", "", true, ""},
+			{"renewing", "Renew: UnspecFail", false, works + "the provider does not extend it: Renew: UnspecFail"},
+		} {
+			if got := tell(step.state, step.failure, step.leased); got != step.want {
+				t.Errorf("%s, failure %q: problem %q, want %q", step.state, step.failure, got, step.want)
+			}
+		}
+		time.Sleep(time.Until(preferred) + time.Second)
+		synctest.Wait()
+		if got := tell("rebinding", "", false); !strings.Contains(got, "works for old connections only, until") {
+			t.Errorf("after the preferred lifetime: %q", got)
+		}
+		time.Sleep(time.Until(valid) + time.Second)
+		synctest.Wait()
+		if got := tell("rebinding", "", false); got != "" {
+			t.Errorf("after the lease has ended: %q", got)
 		}
 	})
 }

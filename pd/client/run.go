@@ -282,7 +282,7 @@ func (r *run) update(l pd.Lease, cause pd.Cause, received time.Time) Update {
 		Received: received,
 	}
 	if r.released {
-		u.State = "released"
+		u.State = pd.StateReleased
 	}
 	return u
 }
