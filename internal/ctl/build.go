@@ -137,6 +137,8 @@ func advice(code, dev string) string {
 	case "lease-not-extended":
 		return "nothing yet if this is short: uplinkd goes on asking; see what the provider answers: tcpdump -ni " + dev +
 			" 'udp port 546 or udp port 547'"
+	case "config-not-loaded":
+		return "uplinkd check shows every mistake; when it says ok: systemctl reload uplinkd"
 	case "not-saved":
 		return "make room in the state directory or correct its owner; until then a restart forgets the newest lease"
 	}

@@ -97,6 +97,18 @@ func (d *Dir) setAside(name string) (kept string, err error) {
 	return kept, d.syncDir()
 }
 
+// SetAside returns the full names of the damaged files that were set aside and are still there.
+func (d *Dir) SetAside() ([]string, error) {
+	names, err := fs.Glob(d.root.FS(), "*.corrupt-*")
+	if err != nil {
+		return nil, dirError(d.path, err)
+	}
+	for i, n := range names {
+		names[i] = d.file(n)
+	}
+	return names, nil
+}
+
 // WriteJSON makes v the data of file name. When it returns nil, the new content survives a power cut; when it does not,
 // or the process is killed, the file has the old content or the new one. A file that has this content already is left
 // alone, which spares flash memory.
