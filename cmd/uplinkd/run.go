@@ -33,7 +33,7 @@ func cmdRun(env *environment, args []string) int {
 	if _, err := load(); err != nil {
 		return env.failConfig(err)
 	}
-	d := daemon{load: load, log: newLog(*debugLog), system: newSupervisor()}
+	d := daemon{file: env.config, load: load, log: newLog(*debugLog), system: newSupervisor()}
 	if err := d.run(env.ctx); err != nil {
 		return env.fail(err)
 	}
