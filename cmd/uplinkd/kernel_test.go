@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"uplinkd/internal/ctl"
 	"uplinkd/internal/engine"
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/kernel/rtnl"
@@ -68,6 +70,34 @@ func TestPlanIsTheKernel(t *testing.T) {
 	}
 }
 
+// TestPlanOfADaemonIsTheKernel does what the manual says for the emergency: plan of a running daemon, clean, and the plan
+// as a script brings everything back.
+func TestPlanOfADaemonIsTheKernel(t *testing.T) {
+	ns, config := router(t)
+	snap := settled(t, ns, config)
+	snap.Waiting = []kernel.Op{{Verb: kernel.Delete, Row: snap.Wanted.Addresses[0]}} // must not be part of the script
+	var script bytes.Buffer
+	page{w: &script}.plan(ctl.PlanOf(snap, time.Now()))
+	if out, err := ns.Command(t.Context(), "uplinkd", "clean", "--config", config).CombinedOutput(); err != nil {
+		t.Fatalf("clean: %v: %s", err, out)
+	}
+	if out := ns.IP("-6 route show table all proto 200"); out != "" {
+		t.Fatalf("clean left: %s", out)
+	}
+	ns.Run("sh", "-e", "-c", script.String())
+	var scope kernel.Scope
+	for _, s := range snap.Wanted.Sysctls {
+		scope.Sysctls = append(scope.Sysctls, s.Name)
+	}
+	diff := kernel.Diff(read(t, ns, scope), snap.Wanted, time.Now()).Text()
+	if strings.Count(diff, "\n") != 1 || !strings.HasPrefix(diff, "ip address add 2001:db8:100::1/64 dev lan0 ") {
+		t.Errorf("after the script, these are still to do:\n%s", diff)
+	}
+	if out := ns.IP("-6 address show dev lan0"); !strings.Contains(out, "inet6 2001:db8:100::1/64") {
+		t.Errorf("the address is not there:\n%s", out)
+	}
+}
+
 func read(t *testing.T, ns *netlab.NS, scope kernel.Scope) (s kernel.State) {
 	t.Helper()
 	within(t, ns, func(k *rtnl.Kernel) (err error) { s, err = k.Read(context.Background(), scope); return err })
@@ -89,8 +119,9 @@ func within(t *testing.T, ns *netlab.NS, do func(*rtnl.Kernel) error) {
 	}
 }
 
-// settled runs an engine in ns until the small config with a delegation is in the kernel, and ends it like a SIGKILL would.
-func settled(t *testing.T, ns *netlab.NS, config string) {
+// settled runs an engine in ns until the small config with a delegation is in the kernel, ends it like a SIGKILL would, and
+// returns what it knew last.
+func settled(t *testing.T, ns *netlab.NS, config string) *engine.Snapshot {
 	t.Helper()
 	cfg, err := loadConfig(config)
 	if err != nil {
@@ -134,6 +165,7 @@ func settled(t *testing.T, ns *netlab.NS, config string) {
 	if err := <-done; err != nil || !ok {
 		t.Fatalf("the engine has not settled: %v; problems: %v", err, e.Snapshot().Problems)
 	}
+	return e.Snapshot()
 }
 
 // soon waits until check is true; after ten seconds it gives up.

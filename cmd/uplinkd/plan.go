@@ -22,10 +22,12 @@ var planVerb = verb{
 script from an empty kernel, in the order in which uplinkd works, with the reason of each step as a comment. The
 interfaces of the configuration are taken to exist, to be up and to have carrier.
 
-Without --prefix: asks the daemon what it keeps in the kernel, why, and what it is waiting to remove.`,
-	failed:   "the daemon cannot be asked, or the invented prefix serves no downstream",
-	examples: []string{"uplinkd plan --prefix 2001:db8::/56", "uplinkd plan --prefix 2001:db8::/60 --lifetime 1h/30m --gateway fe80::1", "uplinkd plan"},
-	run:      cmdPlan,
+Without --prefix: asks the daemon what it keeps in the kernel, why, and what it is waiting to remove. This is a shell script too:
+it keeps a network running without the daemon, until the leases end (see the examples).`,
+	failed: "the daemon cannot be asked, or the invented prefix serves no downstream",
+	examples: []string{"uplinkd plan --prefix 2001:db8::/56", "uplinkd plan --prefix 2001:db8::/60 --lifetime 1h/30m --gateway fe80::1", "uplinkd plan",
+		"uplinkd plan >plan.sh; systemctl stop uplinkd; uplinkd clean; sh plan.sh"},
+	run: cmdPlan,
 }
 
 // invention is the delegation that plan --prefix imagines.
