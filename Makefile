@@ -44,7 +44,7 @@ lint: ## gofmt, vet, staticcheck, shellcheck, mandoc
 		{ echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; } >&2
 	$(GO) vet ./...
 	$(GO) tool -modfile=tools/go.mod staticcheck ./...
-	git ls-files -z | xargs -0 grep -lZE '^#!/(bin/|usr/bin/env )(ba)?sh' | xargs -0 shellcheck -S warning
+	git ls-files -z | xargs -0 awk 'FNR == 1 && /^#!\/(bin\/|usr\/bin\/env )(ba)?sh/ { print FILENAME }' | xargs shellcheck -S warning
 	mandoc -T lint -W warning contrib/man/*.[1-8]
 
 FUZZTIME ?= 10s
