@@ -36,8 +36,9 @@ func Decode(b []byte) (pd.Message, error) {
 }
 
 type decoder struct {
-	m     pd.Message
-	parts int // IA_PDs and prefixes so far
+	m      pd.Message
+	parts  int // IA_PDs and prefixes so far
+	looked int // options so far, on all levels
 }
 
 // fault notes what was dropped. Arguments are numbers and values of our own making, never raw octets; the text is made
@@ -51,11 +52,17 @@ func (d *decoder) fault(format string, args ...any) {
 	}
 }
 
-// walk calls f for every option in b that is whole.
+// walk calls f for every option in b that is whole, until the message has had maxOptions.
 func (d *decoder) walk(where string, b []byte, f func(dhcpv6.OptionCode, []byte)) {
 	for len(b) >= optionHeader {
 		code, n := dhcpv6.OptionCode(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint16(b[2:]))
 		b = b[optionHeader:]
+		if d.looked++; d.looked > maxOptions {
+			if d.looked == maxOptions+1 {
+				d.fault("more than %d options: the rest dropped", maxOptions)
+			}
+			return
+		}
 		if n > len(b) {
 			d.fault("%s%s dropped: announces %d octets, %d left", where, name(code), n, len(b))
 			return
@@ -170,9 +177,13 @@ func (d *decoder) dns(b []byte) {
 	if len(b)%16 != 0 {
 		d.fault("DNS Servers: last %d octets of %d dropped", len(b)%16, len(b))
 	}
-	for ; len(b) >= 16; b = b[16:] {
+	for n := 0; len(b) >= 16; b = b[16:] {
 		if len(d.m.DNS) == maxDNS {
 			d.fault("DNS Servers: more than %d addresses: the rest dropped", maxDNS)
+			return
+		}
+		if n++; n > maxDNSRead {
+			d.fault("DNS Servers: more than %d good or bad addresses: the rest dropped", maxDNSRead)
 			return
 		}
 		switch a := netip.AddrFrom16([16]byte(b)); {

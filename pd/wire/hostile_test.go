@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -93,6 +94,10 @@ func TestFaults(t *testing.T) {
 		{"DNS not a server", opt(23, strings.Repeat("\x00", 16), strings.Repeat("\x00", 15), "\x01", strings.Repeat("\xff", 16)),
 			[]string{"DNS Servers: :: dropped: not the address of a server", "DNS Servers: ::1 dropped: not the address of a server",
 				"DNS Servers: ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff dropped: not the address of a server"}},
+		{"DNS not a server, for ever", opt(23, strings.Repeat("\xff", 16*65)), append(slices.Repeat(
+			[]string{"DNS Servers: ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff dropped: not the address of a server"}, 15), "more faults not shown")},
+		{"one DNS server for ever", opt(23, strings.Repeat("\x20", 16*65)),
+			[]string{"DNS Servers: more than 64 good or bad addresses: the rest dropped"}},
 		{"name with escape", opt(24, "\x04a\x1b[2\x00\x02ok\x00"),
 			[]string{"Domain Search List: name dropped: octet 0x1b is not allowed in a host name"}},
 		{"dot inside a label", opt(24, "\x03a.b\x00"),
@@ -106,6 +111,8 @@ func TestFaults(t *testing.T) {
 		{"root", opt(24, "\x00"), []string{"Domain Search List: name dropped: the root is not a search domain"}},
 		{"name too long", opt(24, strings.Repeat("\x3f"+strings.Repeat("a", 63), 4), "\x00"),
 			[]string{"Domain Search List: name dropped: longer than 253 octets"}},
+		{"bad names beyond the limit", opt(24, strings.Repeat("\x00", 33)), append(slices.Repeat(
+			[]string{"Domain Search List: name dropped: the root is not a search domain"}, 15), "more faults not shown")},
 		{"too many names", opt(24, strings.Repeat("\x01a\x00", 33)),
 			[]string{"Domain Search List: more than 32 names: the rest dropped"}},
 	} {
@@ -133,6 +140,7 @@ func TestFaultsAtTheEnd(t *testing.T) {
 		{"\x00", "1 stray octets at the end"},
 		{"\x00\x19\x00\xff\x00", "IA_PD dropped: announces 255 octets, 1 left"},
 		{"\x00\x63\xff\xff", "option 99 dropped: announces 65535 octets, 0 left"},
+		{strings.Repeat("\x00\x63\x00\x00", 255), "more than 256 options: the rest dropped"},
 	} {
 		m, err := Decode([]byte("\x07\x00\x00\x01" + good + c.tail))
 		if err != nil {
@@ -207,9 +215,47 @@ func TestDecodeBounds(t *testing.T) {
 	if n := len(m.Faults); n != 16 || m.Faults[15] != "more faults not shown" {
 		t.Errorf("%d faults, want 16: %q", n, m.Faults)
 	}
-	m, err = Decode([]byte("\x07\x00\x00\x01" + opt(23, strings.Repeat("\x20\x01\x0d\xb8", 4*4000))))
+	m, err = Decode([]byte("\x07\x00\x00\x01" + opt(23, strings.Repeat("\x20\x01\x0d\xb8", 4*64))))
 	if err != nil || len(m.DNS) != 1 || m.Faults != nil {
-		t.Errorf("4000 times the same DNS server: %d servers, faults %q, error %v", len(m.DNS), m.Faults, err)
+		t.Errorf("64 times the same DNS server: %d servers, faults %q, error %v", len(m.DNS), m.Faults, err)
+	}
+}
+
+// TestDecodeWork fills a datagram with each kind of rubbish. How often memory is allocated stands for the work that it
+// makes: no kind makes more than 256 options can.
+func TestDecodeWork(t *testing.T) {
+	const room = 65000
+	fill := func(s string) string { return strings.Repeat(s, room/len(s)) }
+	for name, options := range map[string]string{
+		"unknown options":            fill(opt(999)),
+		"repeated options":           fill(opt(14)),
+		"IA_PDs":                     fill(iapd(0, 0)),
+		"IA_PDs with T1 after T2":    fill(iapd(2, 1)),
+		"IA_PDs cut short":           fill(opt(25)),
+		"prefixes":                   iapd(0, 0, fill(iaprefix(1, 1, 56, "2001:db8::"))),
+		"prefixes not delegable":     iapd(0, 0, fill(iaprefix(1, 1, 56, "fe80::"))),
+		"options inside a prefix":    iapd(0, 0, iaprefix(1, 1, 56, "2001:db8::", fill(opt(13)))),
+		"one prefix in each IA_PD":   fill(iapd(0, 0, iaprefix(2, 1, 56, "2001:db8::"))),
+		"bad names":                  opt(24, fill("\x01!\x00")),
+		"roots":                      opt(24, fill("\x00")),
+		"one name of many labels":    opt(24, fill("\x01a")),
+		"one name of bad labels":     opt(24, fill("\x01!")),
+		"addresses of no DNS server": opt(23, fill("\xff")),
+		"one DNS server repeated":    opt(23, fill("\x20\x01\x0d\xb8")),
+		"requested options":          opt(6, fill("\x00\x17")),
+		"status text":                opt(13, fill("\x1b")),
+		"DUID":                       opt(1, fill("x")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := []byte("\x07\x00\x00\x01" + options)
+			if n := testing.AllocsPerRun(1, func() {
+				if _, err := Decode(b); err != nil {
+					t.Error(err)
+				}
+			}); n > 2000 {
+				t.Errorf("%v allocations", n)
+			}
+		})
 	}
 }
 

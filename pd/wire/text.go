@@ -32,10 +32,10 @@ func printable(s string, limit int) string {
 
 // parseNames reads a list of names in the form of RFC 1035 §3.1 without compression (RFC 9915 §10), one label at a time.
 // It returns the names that are host names, says what was wrong with others through fault, and stops at what cannot be
-// read any further.
+// read any further and after maxSearch names, good or bad.
 func parseNames(b []byte, fault func(format string, args ...any)) (names []string) {
 	var labels []string
-	length, bad := 0, ""
+	length, bad, read := 0, "", 0
 	for len(b) > 0 {
 		n := int(b[0])
 		b = b[1:]
@@ -46,7 +46,7 @@ func parseNames(b []byte, fault func(format string, args ...any)) (names []strin
 			} else {
 				fault("name dropped: %s", cmp.Or(bad, "the root is not a search domain"))
 			}
-			if len(names) == maxSearch && len(b) > 0 {
+			if read++; read == maxSearch && len(b) > 0 {
 				fault("more than %d names: the rest dropped", maxSearch)
 				return names
 			}
@@ -59,7 +59,7 @@ func parseNames(b []byte, fault func(format string, args ...any)) (names []strin
 			fault("label of %d octets, %d left: the rest dropped", n, len(b))
 			return names
 		}
-		if length += n + 1; length > maxNameLen+1 {
+		if length += n + 1; length > maxNameLen+1 && bad == "" {
 			bad = fmt.Sprintf("longer than %d octets", maxNameLen)
 		}
 		if bad == "" {

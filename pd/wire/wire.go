@@ -21,14 +21,17 @@ import (
 	"uplinkd/pd"
 )
 
-// Bounds of what one message may bring into the daemon. Real Replies stay far below them.
+// Bounds of what one message may bring into the daemon and of the work that it makes, which must not grow with 64 kB of
+// rubbish. Real Replies stay far below them.
 const (
 	maxMessage     = 65535 // octets; a UDP payload is never longer
 	maxFaults      = 16
 	maxFaultLen    = 160 // octets of one fault
 	maxStatusText  = 200 // octets, promised by pd.Status
 	maxLeaseParts  = 64  // IA_PDs and prefixes in sum
+	maxOptions     = 256 // on all levels in sum
 	maxDNS         = 16
+	maxDNSRead     = 64 // unusable and repeated ones included
 	maxSearch      = 32
 	maxORO         = 128
 	maxElapsed     = 0xffff // hundredths of a second (RFC 9915 §21.9)
