@@ -173,16 +173,16 @@ func (u Uplink) delegation(p netip.Prefix) (Delegation, bool) {
 	return u.Delegations[i], true
 }
 
-// Without returns the site without the delegations for which drop is true: what has not come about in the kernel must
-// not be announced or reported.
-func (s Site) Without(drop func(uplink string, p netip.Prefix) bool) Site {
+// Without returns the site without the delegations for which drop("", delegation) is true and without the subnets for
+// which drop(downstream, delegation) is: what has not come about in the kernel must not be announced or reported.
+func (s Site) Without(drop func(downstream string, p netip.Prefix) bool) Site {
 	s.Uplinks = slices.Clone(s.Uplinks)
 	for i, u := range s.Uplinks {
-		s.Uplinks[i].Delegations = slices.DeleteFunc(slices.Clone(u.Delegations), func(g Delegation) bool { return drop(u.Name, g.Prefix) })
+		s.Uplinks[i].Delegations = slices.DeleteFunc(slices.Clone(u.Delegations), func(g Delegation) bool { return drop("", g.Prefix) })
 	}
 	s.Downstreams = slices.Clone(s.Downstreams)
 	for i, d := range s.Downstreams {
-		gone := func(n Subnet) bool { return drop(n.Uplink, n.Delegation) }
+		gone := func(n Subnet) bool { return drop("", n.Delegation) || drop(d.Name, n.Delegation) }
 		var lost []netip.Prefix
 		for _, n := range d.Subnets {
 			if gone(n) {
@@ -192,6 +192,7 @@ func (s Site) Without(drop func(uplink string, p netip.Prefix) bool) Site {
 		s.Downstreams[i].Subnets = slices.DeleteFunc(slices.Clone(d.Subnets), gone)
 		s.Downstreams[i].Announce.Prefixes = slices.DeleteFunc(slices.Clone(d.Announce.Prefixes),
 			func(a AnnouncedPrefix) bool { return !a.Stale && slices.Contains(lost, a.Prefix) })
+		s.Downstreams[i].Announce.Send = d.Announce.Send && len(s.Downstreams[i].Announce.Prefixes) > 0
 	}
 	return s
 }

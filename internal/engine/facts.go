@@ -61,9 +61,38 @@ func (e *Engine) Client(uplink string, s ClientStatus, hasLease bool) {
 			e.showClients()
 			return false
 		}
+		if was := e.world.Uplinks[uplink].Delegations; !samePrefixes(was, s.Lease) && !e.limits.take(changesOf(uplink), time.Now()) {
+			e.postponed[uplink] = true
+		}
+		if e.postponed[uplink] {
+			e.showClients()
+			return false
+		}
 		e.grant(uplink, s.Lease, s.Reported)
 		return true
 	})
+}
+
+// changesOf is the key under which the limiter counts how often an uplink's prefixes become others: a provider that
+// renumbers with every Reply must not drive the kernel, the disk, the log and the hooks at its own pace.
+func changesOf(uplink string) string { return "prefixes of uplink " + uplink }
+
+func samePrefixes(gs []policy.Granted, l pd.Lease) bool {
+	return slices.EqualFunc(gs, l.Prefixes, func(g policy.Granted, p pd.LeasedPrefix) bool { return g.Prefix == p.Prefix })
+}
+
+// catchUp takes in the leases that had to wait for the limiter, as far as it lets them pass now.
+func (e *Engine) catchUp(now time.Time) {
+	for uplink := range e.postponed {
+		if !e.has(uplink) {
+			delete(e.postponed, uplink)
+			continue
+		}
+		if e.limits.take(changesOf(uplink), now) {
+			delete(e.postponed, uplink)
+			e.grant(uplink, e.clients[uplink].Lease, e.clients[uplink].Reported)
+		}
+	}
 }
 
 // grant makes a lease a fact of planning.
