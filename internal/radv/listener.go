@@ -110,7 +110,7 @@ func (l *Listener) Run(ctx context.Context) error {
 		case <-l.wake:
 		case <-timer.C:
 		case a := <-l.port.in:
-			l.table.hear(a, time.Now())
+			l.table.hear(a)
 			if !a.routerUntil.IsZero() {
 				l.solicit = solicitation{}
 			}
