@@ -97,13 +97,6 @@ func refusal(s Status) string {
 	return fmt.Sprintf("refused: %s (%s)", name, s.Text)
 }
 
-// delegable reports whether p can be a delegated prefix. The decoder has checked it already; the disk has not.
-func delegable(p netip.Prefix) bool {
-	a := p.Addr()
-	return p.IsValid() && p == p.Masked() && a.Is6() && !a.Is4In6() && a.Zone() == "" && p.Bits() > 0 &&
-		!a.IsMulticast() && !a.IsLinkLocalUnicast() && !a.IsUnspecified() && !a.IsLoopback()
-}
-
 // bind makes the lease that msg grants. kept are prefixes that it neither lists nor withdraws.
 func (m *Machine) bind(now time.Time, msg Message, v verdict, kept []LeasedPrefix, cause Cause) {
 	l := Lease{

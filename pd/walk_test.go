@@ -75,6 +75,7 @@ var (
 		netip.MustParsePrefix("2001:db8:1::/56"), netip.MustParsePrefix("2001:db8:2::/48"), netip.MustParsePrefix("2001:db8:1::/60"),
 		{}, netip.MustParsePrefix("::/0"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fe80::/64"),
 		netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("2001:db8::7/56"), netip.MustParsePrefix("::ffff:10.0.0.0/104"),
+		netip.MustParsePrefix("2000::/3"), netip.MustParsePrefix("2002:c000:200::/48"), netip.MustParsePrefix("64:ff9b::/96"),
 	}
 	walkStatus = []StatusCode{Success, Success, Success, Success, NoBinding, NoPrefixAvail, UnspecFail, NoAddrsAvail, NotOnLink, 4711}
 	walkSteps  = []time.Duration{0, time.Millisecond, 500 * time.Millisecond, 2 * time.Second, time.Minute, time.Hour,

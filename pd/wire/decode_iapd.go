@@ -71,7 +71,7 @@ func (d *decoder) iaprefix(where string, b []byte) (p pd.IAPrefix, ok bool) {
 	p.Prefix = netip.PrefixFrom(addr, bits).Masked()
 	if fromClient(d.m.Type) && p.Prefix.Addr().IsUnspecified() { // RFC 8168: a hint
 		p.Prefix, p.HintLen = netip.Prefix{}, uint8(bits)
-	} else if why := undelegable(p.Prefix); why != "" {
+	} else if why := pd.Undelegable(p.Prefix); why != "" {
 		d.fault("%s dropped: %s", where, why)
 		return p, false
 	}
@@ -90,25 +90,4 @@ func (d *decoder) iaprefix(where string, b []byte) (p pd.IAPrefix, ok bool) {
 		}
 	})
 	return p, true
-}
-
-// neverDelegated are the ranges that no server can have delegated, whatever it says.
-var neverDelegated = []struct {
-	prefix netip.Prefix
-	why    string
-}{
-	{netip.MustParsePrefix("ff00::/8"), "overlaps multicast ff00::/8"},
-	{netip.MustParsePrefix("fe80::/10"), "overlaps link-local fe80::/10"},
-	{netip.MustParsePrefix("::/127"), "contains the unspecified or the loopback address"},
-	{netip.MustParsePrefix("::ffff:0:0/96"), "overlaps the IPv4-mapped addresses ::ffff:0:0/96"},
-}
-
-// undelegable says why p cannot be a delegation, "" if it can.
-func undelegable(p netip.Prefix) string {
-	for _, n := range neverDelegated {
-		if p.Overlaps(n.prefix) {
-			return n.why
-		}
-	}
-	return ""
 }
