@@ -45,7 +45,7 @@ func remarkOn(e config.Error) remark {
 
 func cmdCheck(env *environment, args []string) int {
 	fs := env.flags("check")
-	asJSON := jsonFlag(fs)
+	env.jsonFlag(fs)
 	rest, status, ok := env.parse(fs, args, 0, 1)
 	if !ok {
 		return status
@@ -70,7 +70,7 @@ func cmdCheck(env *environment, args []string) int {
 		}
 	}
 	switch {
-	case *asJSON:
+	case env.json:
 		env.printJSON(doc)
 	case doc.OK:
 		for _, w := range warned {

@@ -218,7 +218,7 @@ func TestClean(t *testing.T) {
 	if after := show(); after != before {
 		t.Errorf("before:\n%s\nafter clean:\n%s", before, after)
 	}
-	if again := clean(); again.status != exitOK || again.stdout != "nothing was there to remove\n" {
+	if again := clean(); again.status != exitOK || again.stdout != "nothing to remove\n" {
 		t.Errorf("clean again: %+v", again)
 	}
 	ns.Sysctl("net.ipv6.conf.wan0.accept_ra", "0")

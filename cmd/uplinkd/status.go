@@ -22,7 +22,7 @@ var statusVerb = verb{
 func cmdStatus(env *environment, args []string) int {
 	fs := env.flags("status")
 	env.askFlags(fs)
-	asJSON := jsonFlag(fs)
+	env.jsonFlag(fs)
 	if _, status, ok := env.parse(fs, args, 0, 0); !ok {
 		return status
 	}
@@ -30,7 +30,7 @@ func cmdStatus(env *environment, args []string) int {
 	if err != nil {
 		return env.fail(err)
 	}
-	if *asJSON {
+	if env.json {
 		return env.printJSON(s)
 	}
 	env.page().status(s)

@@ -21,14 +21,14 @@ var watchVerb = verb{
 func cmdWatch(env *environment, args []string) int {
 	fs := env.flags("watch")
 	env.askFlags(fs)
-	asJSON := jsonFlag(fs)
+	env.jsonFlag(fs)
 	if _, status, ok := env.parse(fs, args, 0, 0); !ok {
 		return status
 	}
 	p := env.page()
 	err := env.client().Events(env.ctx, func() { fmt.Fprintln(env.stderr, "uplinkd: following events; end with Ctrl-C") },
 		func(e ctl.EventRecord) error {
-			if *asJSON {
+			if env.json {
 				b, err := json.Marshal(e)
 				if err == nil {
 					_, err = fmt.Fprintf(env.stdout, "%s\n", safeJSON(b))

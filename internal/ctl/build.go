@@ -14,8 +14,8 @@ import (
 
 // StatusOf describes snapshot s as it stands at now.
 func StatusOf(s *engine.Snapshot, hooks []HookStatus, now time.Time) Status {
-	st := Status{SchemaVersion: SchemaVersion, Time: now.UTC().Truncate(time.Millisecond), Daemon: s.Version, Rows: s.Wanted.Len(), Waiting: len(s.Waiting),
-		Uplinks: []Uplink{}, Downstreams: SiteOf(s.Site, now).Downstreams, Hooks: append([]HookStatus{}, hooks...), Problems: problems(s.Problems, s.Site)}
+	st := Status{SchemaVersion: SchemaVersion, Time: second(now), Daemon: s.Version, Rows: s.Wanted.Len(), Waiting: len(s.Waiting),
+		Uplinks: []Uplink{}, Downstreams: SiteOf(s.Site, now).Downstreams, Hooks: hookTimes(hooks), Problems: problems(s.Problems, s.Site)}
 	for _, u := range s.Site.Uplinks {
 		st.Uplinks = append(st.Uplinks, uplink(u, s.Clients[u.Name], now))
 	}
@@ -77,7 +77,23 @@ func (c *Client6) fromLease(l pd.Lease, now time.Time) {
 	c.Renew, c.Rebind = new(LifetimeAt(l.T1, now)), new(LifetimeAt(l.T2, now))
 }
 
-func instant(t time.Time) *time.Time { return new(t.UTC().Truncate(time.Second)) }
+func instant(t time.Time) *time.Time { return new(second(t)) }
+
+// second is t as all documents write it: UTC, in whole seconds.
+func second(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
+
+func hookTimes(list []HookStatus) []HookStatus {
+	out := append([]HookStatus{}, list...)
+	for i, h := range out {
+		if h.LastRun != nil {
+			out[i].LastRun = instant(*h.LastRun)
+		}
+		if h.NextTry != nil {
+			out[i].NextTry = instant(*h.NextTry)
+		}
+	}
+	return out
+}
 
 func downstream(d policy.Downstream, now time.Time) Downstream {
 	return Downstream{Name: d.Name, Interface: d.Interface, Kind: d.Kind, LinkUp: d.Link, Subnets: subnets(d.Subnets, now),

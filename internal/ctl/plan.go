@@ -55,8 +55,15 @@ type Reason struct {
 
 // PlanOf describes what snapshot s wants in the kernel, as it stands at now.
 func PlanOf(s *engine.Snapshot, now time.Time) Plan {
-	return Plan{SchemaVersion: SchemaVersion, Time: now.UTC().Truncate(time.Millisecond), Rows: Rows(s.Wanted, now), Waiting: Operations(s.Waiting, now),
+	return Plan{SchemaVersion: SchemaVersion, Time: second(now), Rows: Rows(s.Wanted, now), Waiting: Operations(s.Waiting, now),
 		Operations: Operations(kernel.Diff(kernel.State{}, s.Wanted, now).Ops, now), Announced: AnnouncedBy(s.Site, now), Problems: problems(s.Problems, s.Site)}
+}
+
+// InventedPlan is PlanOf for a site that no daemon has: what would be done in an empty kernel, and what hooks would hear.
+func InventedPlan(site policy.Site, found []policy.Problem, now time.Time) Plan {
+	p := PlanOf(&engine.Snapshot{Site: site, Problems: found, Wanted: policy.Compile(site)}, now)
+	p.Events = RecordsOf(policy.Events(policy.Site{}, site, nil))
+	return p
 }
 
 // Rows describes the rows of s in the order of their phases.
@@ -94,6 +101,3 @@ func AnnouncedBy(s policy.Site, now time.Time) []Announced {
 	}
 	return out
 }
-
-// ProblemsOf describes findings of planning a site.
-func ProblemsOf(list []policy.Problem, s policy.Site) []Problem { return problems(list, s) }

@@ -205,14 +205,14 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		select {
 		case item, ok := <-items:
 			if !ok {
-				_ = send(EventRecord{End: "too slow: more than 64 events were not read"})
+				_ = send(EventRecord{SchemaVersion: SchemaVersion, End: "too slow: more than 64 events were not read"})
 				return
 			}
 			if send(RecordOf(item)) != nil {
 				return
 			}
 		case <-r.Context().Done():
-			_ = send(EventRecord{End: "the daemon stops"})
+			_ = send(EventRecord{SchemaVersion: SchemaVersion, End: "the daemon stops"})
 			return
 		}
 	}
