@@ -223,11 +223,13 @@ func (d *daemon) reload(ctx context.Context) error {
 	d.cfg, d.loaded = cfg, time.Now()
 	d.rejected.Store(nil)
 	d.hooks.Reload(cfg.Hooks)
-	if err := d.engine.Reload(ctx, cfg); err != nil {
+	// Once begun it is carried out, although the client that has asked for it may go away: engine and tasks follow one config.
+	err = d.engine.Reload(context.WithoutCancel(ctx), cfg)
+	d.tasks.follow(cfg)
+	if err != nil {
 		d.log.Error("config loaded, but not everything follows it yet", "err", err)
 		return err
 	}
-	d.tasks.follow(cfg)
 	d.log.Info("config reloaded", "uplinks", len(cfg.Uplinks), "downstreams", len(cfg.Downstreams))
 	return nil
 }

@@ -68,6 +68,7 @@ type Engine struct {
 	watch    watchers
 
 	// Owned by Run.
+	ctx       context.Context // of Run
 	cfg       *config.Config
 	world     policy.World
 	clients   map[string]ClientStatus
@@ -112,6 +113,7 @@ const settle = 30 * time.Millisecond
 // error only when the stored ledger cannot be read for another reason than being absent or damaged.
 func (e *Engine) Run(ctx context.Context) error {
 	defer close(e.done)
+	e.ctx = ctx
 	e.began = time.Now()
 	if err := e.load(); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -459,12 +460,12 @@ func TestLedgerDoesNotGrow(t *testing.T) {
 func TestProviderCannotDriveTheSite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kern := &fake.Kernel{Link: fakeLinks()}
-		events := 0
+		var events atomic.Int64
 		e := start(t, kern, newMemory(), parse(t, bound.config), func(o *Options) {
 			o.Events = func(items []Item, _ policy.Site) {
 				for _, i := range items {
 					if i.Event.Kind == policy.PrefixNew {
-						events++
+						events.Add(1)
 					}
 				}
 			}
@@ -473,8 +474,8 @@ func TestProviderCannotDriveTheSite(t *testing.T) {
 			e.Client("fiber", ClientStatus{State: "bound", Reported: true, Lease: lease([]string{fmt.Sprintf("2001:db8:%x00::/56", 0x11+i)})}, true)
 			pass(time.Second)
 		}
-		if events > 10+60/5+1 || events < 10 {
-			t.Errorf("%d new prefixes in a minute", events)
+		if n := events.Load(); n > 10+60/5+1 || n < 10 {
+			t.Errorf("%d new prefixes in a minute", n)
 		}
 		pass(time.Minute)
 		if got := kern.Owned().Text(time.Now()); !strings.Contains(got, "2001:db8:4c00::1/64") {

@@ -128,11 +128,12 @@ func (e *Engine) Hint() {
 	}
 }
 
-// Reload replaces the config, reads the links again, and returns when the first step with both is done.
+// Reload replaces the config, reads the links again, and returns when the first step with both is done. The config is
+// replaced all the same when it returns earlier, with an error.
 func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 	return e.during(ctx, "reload", func(e *Engine) {
 		e.cfg = cfg
-		e.refreshLinks(ctx)
+		e.refreshLinks(e.ctx) // ctx is the caller's: it may have gone away
 		for name := range e.world.Uplinks {
 			if !e.has(name) {
 				delete(e.world.Uplinks, name)

@@ -15,11 +15,18 @@ import (
 	"uplinkd/internal/lifetime"
 )
 
-// countingKernel counts reads, and refuses them while blind.
+// countingKernel counts reads, and refuses them while blind. Like the real one, it does nothing for a caller who is gone.
 type countingKernel struct {
 	*fake.Kernel
 	reads atomic.Int64
 	blind atomic.Bool
+}
+
+func (k *countingKernel) Links(ctx context.Context) ([]kernel.Link, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return k.Kernel.Links(ctx)
 }
 
 func (k *countingKernel) Read(ctx context.Context, s kernel.Scope) (kernel.State, error) {
@@ -99,6 +106,28 @@ func TestLeaseThatIsNotExtended(t *testing.T) {
 		synctest.Wait()
 		if got := tell("rebinding", "", false); got != "" {
 			t.Errorf("after the lease has ended: %q", got)
+		}
+	})
+}
+
+// A reload is carried out as a whole, although nobody waits for its end: the links of the new config are known.
+func TestReloadOfNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kern := &countingKernel{Kernel: &fake.Kernel{}}
+		e := start(t, kern, newMemory(), parse(t, bound.config))
+		synctest.Wait()
+		kern.Change(func() { kern.Link = fakeLinks() })
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = e.Reload(gone, parse(t, bound.config+guest)) // whether it knows the outcome is chance
+		synctest.Wait()
+		for _, d := range e.Snapshot().Site.Downstreams {
+			if !d.Present {
+				t.Errorf("%s is not there for %s", d.Interface, d.Name)
+			}
+		}
+		if n := len(e.Snapshot().Site.Downstreams); n != 2 {
+			t.Errorf("%d downstreams", n)
 		}
 	})
 }
