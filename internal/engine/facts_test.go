@@ -122,8 +122,8 @@ func TestReloadOfNobody(t *testing.T) {
 		_ = e.Reload(gone, parse(t, bound.config+guest)) // whether it knows the outcome is chance
 		synctest.Wait()
 		for _, d := range e.Snapshot().Site.Downstreams {
-			if !d.Present {
-				t.Errorf("%s is not there for %s", d.Interface, d.Name)
+			if !d.Link {
+				t.Errorf("%s is not up for %s", d.Interface, d.Name)
 			}
 		}
 		if n := len(e.Snapshot().Site.Downstreams); n != 2 {
