@@ -13,6 +13,7 @@ func (m *Machine) message(now time.Time) Message {
 		Type:     m.x.typ,
 		XID:      m.x.xid,
 		ClientID: m.cfg.ClientID,
+		ServerID: m.addressee(),
 		Elapsed:  now.Sub(m.x.first),
 	}
 	if m.state != releasing {
@@ -24,12 +25,8 @@ func (m *Machine) message(now time.Time) Message {
 		msg.RapidCommit = m.cfg.RapidCommit
 		ia.Prefixes = m.hints()
 	case requesting, releasing:
-		msg.ServerID = m.target.server
 		ia.Prefixes = named(m.target.prefixes)
-	case renewing:
-		msg.ServerID = m.lease.ServerID
-		ia.Prefixes = named(prefixesOf(m.lease.Prefixes))
-	case rebinding, confirming:
+	case renewing, rebinding, confirming:
 		ia.Prefixes = named(prefixesOf(m.lease.Prefixes))
 	}
 	msg.IAPDs = []IAPD{ia}

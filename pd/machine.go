@@ -221,7 +221,21 @@ func (m *Machine) receive(now time.Time, msg Message) {
 	}
 }
 
-// answers reports whether msg has the transaction id and our identity (§16.3, §16.10).
+// answers reports whether msg has the transaction id and our identity (§16.3, §16.10), and comes from the server that was
+// asked, if it was a certain one: another one has no say in what that server has delegated (§18.2.10).
 func (m *Machine) answers(msg Message) bool {
-	return m.x.sent > 0 && msg.XID == m.x.xid && msg.ClientID == m.cfg.ClientID && msg.ServerID.Valid()
+	asked := m.addressee()
+	return m.x.sent > 0 && msg.XID == m.x.xid && msg.ClientID == m.cfg.ClientID && msg.ServerID.Valid() &&
+		(asked == "" || msg.ServerID == asked)
+}
+
+// addressee is the server whose identifier the running exchange carries; "" if any server may answer.
+func (m *Machine) addressee() DUID {
+	switch m.state {
+	case requesting, releasing:
+		return m.target.server
+	case renewing:
+		return m.lease.ServerID
+	}
+	return ""
 }

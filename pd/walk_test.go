@@ -148,6 +148,12 @@ func (w *walk) step() {
 	if len(out) > maxOutputs {
 		w.t.Fatalf("%d outputs in one step: %+v", len(out), out)
 	}
+	w.carryOut(in, out, held)
+	w.check()
+}
+
+// carryOut looks at what the machine does upon in. held is what it had before.
+func (w *walk) carryOut(in Input, out []Output, held []LeasedPrefix) {
 	reported := false
 	for _, o := range out {
 		switch o.Kind {
@@ -155,6 +161,9 @@ func (w *walk) step() {
 			w.sent(o.Message)
 		case OutputLease:
 			reported = true
+			if in.Kind == InputMessage && w.last.ServerID != "" && o.Cause != CauseExpired && in.Message.ServerID != w.last.ServerID {
+				w.t.Fatalf("asked server %v, believed server %v", w.last.ServerID, in.Message.ServerID)
+			}
 		case OutputFailed:
 			if len(o.Text) > 20000 {
 				w.t.Fatalf("failure text of %d octets", len(o.Text))
@@ -164,7 +173,6 @@ func (w *walk) step() {
 	if !reported && fmt.Sprint(held) != fmt.Sprint(w.m.Lease().Prefixes) {
 		w.t.Fatalf("lease changed unreported from %v to %v", held, w.m.Lease().Prefixes)
 	}
-	w.check()
 }
 
 func (w *walk) sent(msg Message) {
@@ -221,6 +229,9 @@ func (w *walk) message() Message {
 		XID:      w.last.XID,
 		ClientID: ourID,
 		ServerID: serverID(string(rune('a' + w.pick("server", 26)))),
+	}
+	if w.last.ServerID != "" && w.pick("asked", 4) > 0 {
+		msg.ServerID = w.last.ServerID
 	}
 	if w.m.State() == "soliciting" && msg.Type == Reply {
 		msg.Type, msg.RapidCommit = []MessageType{Advertise, Reply}[w.pick("rapid reply", 2)], w.pick("rapid option", 2) == 1
