@@ -252,7 +252,7 @@ func inShort(p Problem, st Status) string {
 			subject += " has no subnet"
 		}
 	}
-	const most = 70 // characters, for one line with the rest of the headline
+	const most = 84 // characters, for one line with the rest of the headline
 	text, _, _ := strings.Cut(p.Message, "; ")
 	if r := []rune(text); len(r) > most {
 		if text, _, _ = strings.Cut(text, ": "); len([]rune(text)) > most {

@@ -105,12 +105,12 @@ func TestHealth(t *testing.T) {
 			"lan has no subnet: uplink fiber delegated 2001:db8:100::/80, too small for a /64"},
 		{"given back", func(s *engine.Snapshot) { s.Clients["fiber"] = engine.ClientStatus{State: pd.StateReleased} }, nil, nil, NoPrefix,
 			"nothing to number hosts with; fiber has given its prefix back, uplinkd renew fiber asks for one"},
-		{"not extended", problem("uplink.fiber", "lease-not-extended", "2001:db8:100::/56 keeps working until 02:57:00; no server has extended it yet"),
-			[]policy.Granted{granted}, nil, Degraded, "fiber: 2001:db8:100::/56 keeps working until 02:57:00"},
+		{"not extended", problem("uplink.fiber", "lease-not-extended", "the lease is not extended, 2001:db8:1194:ea00::/56 keeps working until 02:57:00; old connections until 03:20:00; no server"),
+			[]policy.Granted{granted}, nil, Degraded, "fiber: the lease is not extended, 2001:db8:1194:ea00::/56 keeps working until 02:57:00"},
 		{"bad config", problem("config", "config-not-loaded", "/etc/uplinkd/uplinkd.toml:3:1: downstream.lan.colour: unknown key; known are interface"),
 			[]policy.Granted{granted}, nil, Degraded, "config: /etc/uplinkd/uplinkd.toml:3:1: downstream.lan.colour: unknown key"},
 		{"a long one", problem("downstream.lan", "x", strings.Repeat("long ", 20)+": and more"),
-			[]policy.Granted{granted}, nil, Degraded, "lan: " + strings.Repeat("long ", 14) + "…"},
+			[]policy.Granted{granted}, nil, Degraded, "lan: " + strings.Repeat("long ", 17)[:84] + "…"},
 		{"several", func(s *engine.Snapshot) {
 			problem("downstream.lan", "a", "first")(s)
 			problem("downstream.lan", "b", "second")(s)

@@ -79,8 +79,8 @@ func TestLeaseThatIsNotExtended(t *testing.T) {
 			}
 			return ""
 		}
-		works := "uplink.fiber: 2001:db8:1100::/56 keeps working until " + preferred.Local().Format("15:04:05") +
-			", for old connections until " + valid.Local().Format("15:04:05") + "; "
+		works := "uplink.fiber: the lease is not extended, 2001:db8:1100::/56 keeps working until " + preferred.Local().Format("15:04:05") +
+			"; old connections until " + valid.Local().Format("15:04:05") + "; "
 		for _, step := range []struct {
 			state, failure string
 			leased         bool
@@ -88,10 +88,10 @@ func TestLeaseThatIsNotExtended(t *testing.T) {
 		}{
 			{"bound", "", true, ""},
 			{"renewing", "", false, ""},
-			{"rebinding", "", false, works + "no server has extended it yet"},
-			{"rebinding", "Rebind: no answer", false, works + "the provider does not extend it: Rebind: no answer"},
+			{"rebinding", "", false, works + "no server has answered with a longer one yet"},
+			{"rebinding", "Rebind: no answer", false, works + "what went wrong last: Rebind: no answer"},
 			{"bound", "", true, ""},
-			{"renewing", "Renew: UnspecFail", false, works + "the provider does not extend it: Renew: UnspecFail"},
+			{"renewing", "Renew: UnspecFail", false, works + "what went wrong last: Renew: UnspecFail"},
 		} {
 			if got := tell(step.state, step.failure, step.leased); got != step.want {
 				t.Errorf("%s, failure %q: problem %q, want %q", step.state, step.failure, got, step.want)

@@ -104,14 +104,14 @@ func notExtended(list []policy.Delegation, c ClientStatus, now time.Time) string
 		case preferred == valid:
 			parts = append(parts, fmt.Sprintf("%s keeps working %s", g.Prefix, preferred))
 		default:
-			parts = append(parts, fmt.Sprintf("%s keeps working %s, for old connections %s", g.Prefix, preferred, valid))
+			parts = append(parts, fmt.Sprintf("%s keeps working %s; old connections %s", g.Prefix, preferred, valid))
 		}
 	}
-	said := "no server has extended it yet"
+	said := "no server has answered with a longer one yet"
 	if c.Failure != "" {
-		said = "the provider does not extend it: " + c.Failure
+		said = "what went wrong last: " + c.Failure
 	}
-	return strings.Join(append(parts, said), "; ")
+	return "the lease is not extended, " + strings.Join(append(parts, said), "; ")
 }
 
 // deadlineText is a deadline as people say it at now, in local time.
