@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"uplinkd/hooks"
 	"uplinkd/internal/config"
@@ -34,6 +32,7 @@ type daemon struct {
 	load   func() (*config.Config, error) // reads the config again
 	log    *slog.Logger
 	system *supervisor
+	hangup <-chan os.Signal // SIGHUP: read the config again
 
 	reloading sync.Mutex // one reload at a time
 	cfg       *config.Config
@@ -193,12 +192,9 @@ func (d *daemon) hookStatus() (out []ctl.HookStatus) {
 
 // signals reloads on SIGHUP until ctx ends.
 func (d *daemon) signals(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, unix.SIGHUP)
-	defer signal.Stop(hup)
 	for {
 		select {
-		case <-hup:
+		case <-d.hangup:
 			_ = d.reload(ctx) // it has logged why not
 		case <-ctx.Done():
 			return
