@@ -61,6 +61,9 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	defer state.Close()
 	d.state = state
+	if err := state.CheckMode(); err != nil {
+		d.log.Warn("stored state can be forged", "err", err)
+	}
 	kern, err := rtnl.Open()
 	if err != nil {
 		return err

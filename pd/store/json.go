@@ -193,6 +193,9 @@ func (d *Dir) write(name string, version int, v any) error {
 // replace puts a new file in the place of an old one: file, then rename, then directory reach the disk in this order.
 func (d *Dir) replace(name string, b []byte) error {
 	temp := name + tempSuffix
+	if err := d.root.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", d.file(temp), bare(err))
+	}
 	err := d.writeSynced(temp, b)
 	if err == nil {
 		err = d.root.Rename(temp, name)
@@ -207,9 +210,6 @@ func (d *Dir) replace(name string, b []byte) error {
 }
 
 func (d *Dir) writeSynced(name string, b []byte) error {
-	if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove %s: %w", d.file(name), bare(err))
-	}
 	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // a new one: not a pipe, not through a link
 	if err != nil {
 		return err
