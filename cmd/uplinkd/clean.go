@@ -66,6 +66,13 @@ func (env *environment) cleanWith(cfg *config.Config, dry bool) error {
 		return err
 	}
 	defer done()
+	if !dry {
+		release, err := takeNamespace()
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	kern, err := rtnl.Open()
 	if err != nil {
 		return err

@@ -64,6 +64,11 @@ func (d *daemon) run(ctx context.Context) error {
 	if err := state.CheckMode(); err != nil {
 		d.log.Warn("stored state can be forged", "err", err)
 	}
+	release, err := takeNamespace()
+	if err != nil {
+		return err
+	}
+	defer release()
 	kern, err := rtnl.Open()
 	if err != nil {
 		return err
