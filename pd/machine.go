@@ -221,6 +221,11 @@ func (m *Machine) receive(now time.Time, msg Message) {
 	}
 }
 
+// Awaits is the transaction id of the running exchange; ok is false while no message is an answer to anything.
+func (m *Machine) Awaits() (xid uint32, ok bool) {
+	return m.x.xid, m.exchanging() && m.x.sent > 0
+}
+
 // answers reports whether msg has the transaction id and our identity (§16.3, §16.10), and comes from the server that was
 // asked, if it was a certain one: another one has no say in what that server has delegated (§18.2.10).
 func (m *Machine) answers(msg Message) bool {

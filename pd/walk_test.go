@@ -206,6 +206,9 @@ func (w *walk) check() {
 	if d, ok := w.m.Deadline(); ok && !d.After(w.now) {
 		w.t.Fatalf("deadline %v is not after %v in state %q", d, w.now, w.m.State())
 	}
+	if xid, ok := w.m.Awaits(); ok && xid != w.last.XID {
+		w.t.Fatalf("awaits an answer to %06x, but sent %06x last", xid, w.last.XID)
+	}
 	l := w.m.Lease()
 	if len(l.Prefixes) > maxPrefixes || len(w.m.offers) > maxOffers || len(w.m.x.refusals) > maxOffers {
 		w.t.Fatalf("not bounded: %d prefixes, %d offers, %d refusals", len(l.Prefixes), len(w.m.offers), len(w.m.x.refusals))

@@ -8,45 +8,60 @@ import (
 	"uplinkd/pd/wire"
 )
 
-// arrival is what the reader of a socket has to say: a message, a packet that is none, or the error that ended it.
+// arrival is what the reader of a socket has to say: a message or the error that ended it.
 type arrival struct {
-	message   pd.Message
-	at        time.Time
-	malformed error
-	failed    error
+	message pd.Message
+	at      time.Time
+	failed  error
 }
 
 // listener is an open socket with the goroutine that reads it.
 type listener struct {
 	conn
+	awaited  *awaited
+	log      *slog.Logger
 	arrivals chan arrival // unbuffered: the queue is the kernel's, which is bounded and drops the newest
 	stop     chan struct{}
 	done     chan struct{}
 }
 
-func listen(c conn) *listener {
-	l := &listener{conn: c, arrivals: make(chan arrival), stop: make(chan struct{}), done: make(chan struct{})}
+func listen(c conn, w *awaited, log *slog.Logger) *listener {
+	l := &listener{conn: c, awaited: w, log: log, arrivals: make(chan arrival), stop: make(chan struct{}), done: make(chan struct{})}
 	go l.read()
 	return l
 }
 
 func (l *listener) read() {
 	defer close(l.done)
+	var (
+		decoding pace
+		dropped  drops
+	)
 	for {
 		var a arrival
 		p, err := l.Recv()
 		if err != nil {
 			a.failed = err
 		} else {
+			if !l.awaited.by(p.data) {
+				dropped.add(l.log, p.at)
+				continue
+			}
+			if !decoding.wait(l.stop) {
+				return
+			}
 			a.at = p.at
-			a.message, a.malformed = wire.Decode(p.data)
+			if a.message, err = wire.Decode(p.data); err != nil {
+				dropped.add(l.log, p.at)
+				continue
+			}
 		}
 		select {
 		case l.arrivals <- a:
 		case <-l.stop:
 			return
 		}
-		if err != nil {
+		if a.failed != nil {
 			return
 		}
 	}

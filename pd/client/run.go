@@ -30,6 +30,7 @@ type run struct {
 	machine  *pd.Machine
 	link     kernel.Link
 	sock     *listener // nil: closed
+	awaited  awaited
 	retryAt  time.Time // when to open the socket again; zero: not wanted
 	retry    time.Duration
 	ticked   time.Time // when tick was last called
@@ -120,7 +121,7 @@ func (r *run) openSocket() {
 		r.broken(err.Error())
 		return
 	}
-	r.sock = listen(c)
+	r.sock = listen(c, &r.awaited, r.log)
 	r.trouble = ""
 	if r.released {
 		r.observeChange(time.Time{})
@@ -169,13 +170,9 @@ func (r *run) received() <-chan arrival {
 }
 
 func (r *run) receive(a arrival) {
-	switch {
-	case a.failed != nil:
+	if a.failed != nil {
 		r.shut()
 		r.broken("receive on dev " + r.link.Name + ": " + plain(a.failed).Error())
-		return
-	case a.malformed != nil:
-		r.remote.log(r.log, "DHCPv6 packet dropped", "error", a.malformed)
 		return
 	}
 	r.retry = 0
@@ -208,7 +205,9 @@ func (r *run) askRelease(done chan struct{}) {
 
 // step takes the machine one step on and does what it says. received is when the packet was read that caused it.
 func (r *run) step(in pd.Input, received time.Time) {
-	for _, o := range r.machine.Step(time.Now(), in) {
+	out := r.machine.Step(time.Now(), in)
+	r.awaited.set(r.machine.Awaits()) // before the message is sent that is answered
+	for _, o := range out {
 		switch o.Kind {
 		case pd.OutputSend:
 			r.send(o.Message)
