@@ -20,10 +20,10 @@ DOCDIR = $(PREFIX)/share/doc/uplinkd
 SYSTEMD_VERSION ?= $(shell systemctl --version 2>/dev/null | awk 'NR == 1 { print $$2 }')
 
 # The version is stamped here; Go's own stamping fails in a checkout that belongs to another user. The control socket
-# speaks HTTP/1.1, so HTTP/2 is left out.
+# speaks HTTP/1.1, so HTTP/2 is left out; inlining in the standard library would cost 0.6 MB and gains nothing here.
 build: ## the program, static: build/uplinkd
 	@.ci/need build
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags nethttpomithttp2 -ldflags '-s -w -X main.version=$(VERSION)' -o build/uplinkd ./cmd/uplinkd
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags nethttpomithttp2 -gcflags=std=-l -ldflags '-s -w -X main.version=$(VERSION)' -o build/uplinkd ./cmd/uplinkd
 
 demo: ## show the main job in throw-away network namespaces, in under 30 s
 	@.ci/need demo

@@ -57,8 +57,9 @@ func (e *Engine) Client(uplink string, s ClientStatus, hasLease bool) {
 		s.Reported = s.Reported || was.Reported
 		e.clients[uplink] = s
 		if !hasLease && s.Reported == was.Reported && s.Failure == was.Failure {
-			// "soliciting" has become "requesting": the Reply may be on its way, and a step now would hold it up.
+			// "soliciting" has become "requesting": the Reply is on its way, and a whole step now would hold it up.
 			e.showClients()
+			e.rehearse()
 			return false
 		}
 		if was := e.world.Uplinks[uplink].Delegations; !samePrefixes(was, s.Lease) && !e.limits.take(changesOf(uplink), time.Now()) {
