@@ -66,7 +66,7 @@ func TestMatch(t *testing.T) {
 // import the other for this.
 func TestPatternsNameAllEvents(t *testing.T) {
 	events := []string{policy.PrefixNew, policy.PrefixChanged, policy.PrefixDeprecated, policy.PrefixLost,
-		policy.PrefixRestored, policy.UplinkUp, policy.UplinkDown}
+		policy.PrefixRestored, policy.SubnetNew, policy.SubnetLost, policy.UplinkUp, policy.UplinkDown}
 	patterns := config.EventPatterns()
 	for _, e := range events {
 		if !slices.Contains(patterns, e) {

@@ -179,8 +179,13 @@ func (m *Machine) previousPrefixes() (prefixes []netip.Prefix) {
 	return prefixes
 }
 
+// minRenew is the least T1. Each renewal writes the disk and the log, and a server must not drive these with a T1 of a
+// second. Of a lease that is over within a minute it is a sixth, which leaves time to repeat the Renew.
+const minRenew = 10 * time.Second
+
 // renewTimes are T1 and T2 of an IA granted by v. Where the server leaves the choice to the client (0, §14.2), and where
-// its choice would let a prefix expire before it is renewed, they are 0.5 and 0.8 of the shortest preferred lifetime.
+// its choice would let a prefix expire before it is renewed, they are 0.5 and 0.8 of the shortest preferred lifetime. T1
+// that comes too soon, whoever chose it, is put off.
 func renewTimes(now time.Time, v verdict) (t1, t2 lifetime.Deadline) {
 	preferred, valid := uint32(lifetime.Infinity), uint32(lifetime.Infinity)
 	for _, p := range v.granted {
@@ -204,6 +209,9 @@ func renewTimes(now time.Time, v verdict) (t1, t2 lifetime.Deadline) {
 		d2 = min(d1/5*8, (d1+seconds(valid))/2)
 	default:
 		d1 = d2 / 8 * 5
+	}
+	if soonest := min(minRenew, seconds(valid)/6); d1 < soonest {
+		d1, d2 = soonest, max(d2, soonest/5*8)
 	}
 	return until(now, d1), until(now, d2)
 }

@@ -77,12 +77,7 @@ func (l Lease) holds(i ia) bool {
 
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
-// delegable reports whether p can be a delegated prefix. The decoder has checked it already; the disk has not.
-func delegable(p netip.Prefix) bool {
-	return p.IsValid() && p == p.Masked() && p.Bits() > 0 && assignable(p.Addr())
-}
-
-// assignable reports whether a server can have given us a, or a prefix that begins with it.
+// assignable reports whether a server can have given us the address a. The decoder has checked it already; the disk has not.
 func assignable(a netip.Addr) bool {
 	return a.Is6() && !a.Is4In6() && a.Zone() == "" && !a.IsMulticast() && !a.IsLinkLocalUnicast() && !a.IsUnspecified() && !a.IsLoopback()
 }

@@ -117,10 +117,17 @@ const (
 	stateless
 )
 
-var stateNames = [...]string{"waiting for link", "soliciting", "requesting", "bound", "renewing", "rebinding",
+var stateNames = [...]string{StateNoLink, "soliciting", "requesting", "bound", "renewing", StateRebinding,
 	"confirming stored lease", "releasing", "declining", "informed"}
 
 const informing = "asking for information" // stateless, until an Information-request is answered
+
+// Names of states that others act on.
+const (
+	StateNoLink    = "waiting for link"
+	StateRebinding = "rebinding" // T2 has passed: any server is asked to extend the lease
+	StateReleased  = "released"  // of a client that is silent after a Release
+)
 
 // NewMachine returns a machine that waits for InputLinkUp. saved is the lease from before, the zero Lease if there is
 // none; what of it is over at now is ignored, and what belongs to an IA that cfg does not have serves only as a hint. rnd
@@ -262,8 +269,20 @@ func (m *Machine) receive(now time.Time, in Input) {
 	}
 }
 
+// Awaits are the transaction ids of the running exchanges, one of which an answer carries, and whether a Reconfigure, which
+// answers nothing, is listened to.
+func (m *Machine) Awaits() (xids []uint32, reconfigure bool) {
+	if m.exchanging() && m.x.sent > 0 {
+		xids = append(xids, m.x.xid)
+	}
+	if m.inf.typ != 0 && m.inf.sent > 0 {
+		xids = append(xids, m.inf.xid)
+	}
+	return xids, m.listens()
+}
+
 // answers reports whether msg has the transaction id of x and our identity (§16.3, §16.10), and comes from the server that
-// x addresses, if it does.
+// x addresses, if it does: another one has no say in what that server has delegated (§18.2.10).
 func (m *Machine) answers(x *exchange, msg Message) bool {
 	return x.sent > 0 && msg.XID == x.xid && msg.ClientID == m.cfg.ClientID && msg.ServerID.Valid() &&
 		(x.server == "" || x.server == msg.ServerID)

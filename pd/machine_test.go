@@ -70,6 +70,13 @@ func TestRenewTimes(t *testing.T) {
 		{"T2 after the end", 2500, 5000, [][2]uint32{{3000, 4000}}, 1500 * time.Second, 2400 * time.Second, false, false},
 		{"granted as deprecated", 0, 0, [][2]uint32{{0, 1000}}, 500 * time.Second, 800 * time.Second, false, false},
 		{"one second", 0, 0, [][2]uint32{{1, 1}}, 500 * time.Millisecond, 800 * time.Millisecond, false, false},
+		{"too soon", 1, 1, [][2]uint32{{3000, 4000}}, 10 * time.Second, 16 * time.Second, false, false},
+		{"too soon, T2 is not", 1, 2000, [][2]uint32{{3000, 4000}}, 10 * time.Second, 2000 * time.Second, false, false},
+		{"too soon, infinite", 1, 2, [][2]uint32{{inf, inf}}, 10 * time.Second, 16 * time.Second, false, false},
+		{"too soon by the preferred lifetime", 0, 0, [][2]uint32{{1, 4000}}, 10 * time.Second, 16 * time.Second, false, false},
+		{"too soon for a short lease", 1, 2, [][2]uint32{{20, 30}}, 5 * time.Second, 8 * time.Second, false, false},
+		{"soon, as in the demo", 5, 10, [][2]uint32{{20, 30}}, 5 * time.Second, 10 * time.Second, false, false},
+		{"soon, and over soon", 1, 2, [][2]uint32{{3, 5}}, time.Second, 2 * time.Second, false, false},
 		{"huge", 0, 0, [][2]uint32{{inf - 1, inf - 1}}, seconds(inf-1) / 10 * 5, seconds(inf-1) / 10 * 8, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

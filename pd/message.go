@@ -151,7 +151,7 @@ type IAPD struct {
 
 // IAPrefix is an IA Prefix option (§21.22). Prefix is masked; on sending, an invalid Prefix with HintLen > 0 is a length
 // hint (`::/n`, RFC 8168). Lifetimes are seconds as on the wire, 0xffffffff meaning for ever; the decoder has dropped
-// prefixes with preferred > valid, of length 0 or above 128, multicast or link-local ones, and says so in Faults.
+// prefixes with preferred > valid, of length 0 or above 128, and Undelegable ones, and says so in Faults.
 type IAPrefix struct {
 	Prefix           netip.Prefix
 	HintLen          uint8        // sending only: 0 or the wanted length when Prefix is invalid

@@ -25,7 +25,7 @@ const (
 
 // reconfigure takes in a Reconfigure (§18.2.11). One that is genuine has the effect of T1; all others have none.
 func (m *Machine) reconfigure(now time.Time, in Input) {
-	if !m.cfg.Reconfigure || m.state == idle {
+	if !m.listens() {
 		return
 	}
 	msg := in.Message
@@ -58,6 +58,9 @@ func (m *Machine) reconfigure(now time.Time, in Input) {
 	m.asked = at
 	m.note(fmt.Sprintf("Reconfigure: server %v asks for %v", msg.ServerID, msg.ReconfMsg))
 }
+
+// listens reports whether a Reconfigure is looked at. That of a server which has given no key is, too: it is noted.
+func (m *Machine) listens() bool { return m.cfg.Reconfigure && m.state != idle }
 
 // forged is why a Reconfigure must not be acted on (§16.11, §20.3, §20.4); "" if it may.
 func (m *Machine) forged(in Input) string {

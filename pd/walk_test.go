@@ -35,6 +35,10 @@ func TestMachineWalk(t *testing.T) {
 	}
 }
 
+// maxChoices bounds a walk. The fuzzer makes each interesting input as short as it can, in time that grows with the square
+// of its length and that it does not count as runs: with 20 kB it did little else.
+const maxChoices = 768
+
 // FuzzMachine is the same walk with its choices, time among them, read from the fuzzer's bytes.
 func FuzzMachine(f *testing.F) {
 	for seed := range uint64(8) {
@@ -45,6 +49,9 @@ func FuzzMachine(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > maxChoices {
+			return
+		}
 		w := newWalk(t, func(_ string, n int) int {
 			if len(b) == 0 {
 				return 0
@@ -53,7 +60,7 @@ func FuzzMachine(f *testing.F) {
 			b = b[1:]
 			return v
 		})
-		for steps := 0; len(b) > 0 && steps < 2000; steps++ {
+		for len(b) > 0 { // each step takes some
 			w.step()
 		}
 	})
@@ -67,6 +74,7 @@ type walk struct {
 	m     *Machine
 	now   time.Time // as the machine sees it
 	last  Message   // sent
+	asked Message   // likewise, other than an Information-request
 	info  uint32    // transaction id of the last Information-request
 	sends []time.Time
 	notes []time.Time // of dropped Reconfigures
@@ -80,6 +88,7 @@ var (
 		netip.MustParsePrefix("2001:db8:1::/56"), netip.MustParsePrefix("2001:db8:2::/48"), netip.MustParsePrefix("2001:db8:1::/60"),
 		{}, netip.MustParsePrefix("::/0"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fe80::/64"),
 		netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("2001:db8::7/56"), netip.MustParsePrefix("::ffff:10.0.0.0/104"),
+		netip.MustParsePrefix("2000::/3"), netip.MustParsePrefix("2002:c000:200::/48"), netip.MustParsePrefix("64:ff9b::/96"),
 	}
 	walkAddresses = []netip.Addr{
 		{}, netip.IPv6Unspecified(), netip.MustParseAddr("::1"), netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("ff02::1"),
@@ -125,6 +134,15 @@ func (w *walk) step() {
 	if len(out) > maxOutputs {
 		w.t.Fatalf("%d outputs in one step: %+v", len(out), out)
 	}
+	w.carryOut(in, out, held)
+	if in.Kind == InputSuspect && !refused && held.At(w.now).Held() && !w.m.Lease().Held() {
+		w.t.Fatalf("a suspicion has lost the lease %v", held)
+	}
+	w.check()
+}
+
+// carryOut looks at what the machine does upon in. held is what it had before.
+func (w *walk) carryOut(in Input, out []Output, held Lease) {
 	reported := false
 	for _, o := range out {
 		switch o.Kind {
@@ -132,6 +150,7 @@ func (w *walk) step() {
 			w.sent(o.Message)
 		case OutputLease:
 			reported = true
+			w.believed(in, o)
 		case OutputFailed, OutputNote:
 			if len(o.Text) > 20000 || o.Text == "" {
 				w.t.Fatalf("text of %d octets", len(o.Text))
@@ -142,10 +161,16 @@ func (w *walk) step() {
 	if !reported && fmt.Sprint(held) != fmt.Sprint(w.m.Lease()) {
 		w.t.Fatalf("lease changed unreported from %v to %v", held, w.m.Lease())
 	}
-	if in.Kind == InputSuspect && !refused && held.At(w.now).Held() && !w.m.Lease().Held() {
-		w.t.Fatalf("a suspicion has lost the lease %v", held)
+}
+
+// believed: only the server that was asked, if it was a certain one, has a say in bindings.
+func (w *walk) believed(in Input, o Output) {
+	switch o.Cause {
+	case CauseBound, CauseRenewed, CauseRebound:
+		if asked := w.asked.ServerID; in.Kind == InputMessage && asked != "" && in.Message.ServerID != asked {
+			w.t.Fatalf("asked server %v, believed server %v", asked, in.Message.ServerID)
+		}
 	}
-	w.check()
 }
 
 func (w *walk) noted(text string) {
@@ -164,6 +189,8 @@ func (w *walk) sent(msg Message) {
 	w.last = msg
 	if msg.Type == InformationRequest {
 		w.info = msg.XID
+	} else {
+		w.asked = msg
 	}
 	w.sends = append(w.sends, w.now)
 	if n := len(w.sends); n > 20 && w.now.Sub(w.sends[n-21]) < 20*time.Second {
@@ -236,6 +263,12 @@ func (w *walk) fitting(msg Message, leases int) {
 func (w *walk) check() {
 	if d, ok := w.m.Deadline(); ok && !d.After(w.now) {
 		w.t.Fatalf("deadline %v is not after %v in state %q", d, w.now, w.m.State())
+	}
+	xids, _ := w.m.Awaits()
+	for _, xid := range xids {
+		if xid != w.asked.XID && xid != w.info {
+			w.t.Fatalf("awaits an answer to %06x, but sent %06x and %06x last", xid, w.asked.XID, w.info)
+		}
 	}
 	if len(w.m.offers) > maxOffers || len(w.m.x.refusals) > maxOffers || len(w.m.inf.refusals) > maxOffers || len(w.m.previous) > 200 {
 		w.t.Fatalf("not bounded: %d offers, %d and %d refusals, %d hints", len(w.m.offers), len(w.m.x.refusals), len(w.m.inf.refusals), len(w.m.previous))

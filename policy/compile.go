@@ -61,6 +61,12 @@ func (c *compiler) uplink(u Uplink) {
 	}
 	why.Rule = "traffic of this uplink's prefixes never falls through to another uplink"
 	c.route(kernel.Route{Table: u.Table, Dst: anywhere6, Metric: kernel.MetricLast, Type: kernel.Unreachable, Reason: why})
+	for _, a := range u.Addresses {
+		if !slices.ContainsFunc(u.Delegations, func(g Delegation) bool { return g.Prefix.Contains(a) }) {
+			why.Rule = "the router's own traffic from its address on the uplink leaves there"
+			c.rule(kernel.Rule{Priority: c.site.Rules.From + u.Number, From: netip.PrefixFrom(a, 128), Action: kernel.Unicast, Table: u.Table, Reason: why})
+		}
+	}
 	why.Rule = "sockets bound to the uplink use the uplink's table"
 	c.rule(kernel.Rule{Priority: c.site.Rules.OIF + u.Number, OIF: u.Interface, Action: kernel.Unicast, Table: u.Table, Reason: why})
 	if !u.Link || !u.Gateway.IsValid() {

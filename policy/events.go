@@ -10,7 +10,7 @@ import (
 // are no events. lost are prefixes known to have been lost before, so that their return reads as restored.
 func Events(old, now Site, lost []netip.Prefix) []Event {
 	var events []Event
-	for _, kind := range []string{UplinkUp, PrefixNew, PrefixRestored, PrefixChanged, PrefixDeprecated, PrefixLost, UplinkDown} {
+	for _, kind := range []string{UplinkUp, PrefixNew, PrefixRestored, PrefixChanged, SubnetNew, SubnetLost, PrefixDeprecated, PrefixLost, UplinkDown} {
 		for _, u := range now.Uplinks {
 			was, _ := find(old.Uplinks, u.Name)
 			events = appendEvents(events, kind, change{was, u, old, now, lost})
@@ -48,6 +48,10 @@ func appendEvents(events []Event, kind string, c change) []Event {
 		return events
 	case PrefixChanged:
 		return append(events, c.renumbered()...)
+	case SubnetNew:
+		return append(events, c.subnets(kind, c.is, c.old, c.now)...)
+	case SubnetLost:
+		return append(events, c.subnets(kind, c.was, c.now, c.old)...)
 	}
 	for _, g := range c.is.Delegations {
 		if c.kind(g) == kind {
@@ -71,6 +75,54 @@ func (c change) kind(g Delegation) string {
 		return PrefixDeprecated
 	}
 	return ""
+}
+
+// subnets are the events for subnets that site in has and site not has not, of delegations that both have. u is the uplink
+// as in knows it.
+func (c change) subnets(kind string, u Uplink, not, in Site) (events []Event) {
+	type use struct {
+		uplink, downstream string
+		prefix             netip.Prefix
+	}
+	known := map[use]bool{}
+	for _, d := range not.Downstreams {
+		for _, n := range d.Subnets {
+			known[use{n.Uplink, n.Downstream, n.Prefix}] = true
+		}
+	}
+	others := map[netip.Prefix][]Subnet{} // by delegation
+	for _, d := range in.Downstreams {
+		for _, n := range d.Subnets {
+			if n.Uplink == u.Name && !known[use{n.Uplink, n.Downstream, n.Prefix}] {
+				others[n.Delegation] = append(others[n.Delegation], n)
+			}
+		}
+	}
+	for _, g := range u.Delegations {
+		_, was := c.was.delegation(g.Prefix)
+		_, is := c.is.delegation(g.Prefix)
+		if !was || !is {
+			continue // its subnets are part of prefix.new or prefix.lost
+		}
+		for _, n := range others[g.Prefix] {
+			e := c.event(kind, g, in, c.now.Now)
+			e.Subnets = []Subnet{n}
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+// subnetsOf are the subnets of one delegation.
+func subnetsOf(s Site, uplink string, g netip.Prefix) (list []Subnet) {
+	for _, d := range s.Downstreams {
+		for _, n := range d.Subnets {
+			if n.Delegation == g && n.Uplink == uplink {
+				list = append(list, n)
+			}
+		}
+	}
+	return list
 }
 
 // renumbered pairs delegations that came with those that were deprecated or lost in the same step.
@@ -101,13 +153,7 @@ func (c change) event(kind string, g Delegation, s Site, now time.Time) Event {
 	if kind == PrefixLost {
 		e.Preferred, e.Valid = 0, 0
 	}
-	for _, d := range s.Downstreams {
-		for _, n := range d.Subnets {
-			if n.Delegation == g.Prefix && n.Uplink == c.is.Name {
-				e.Subnets = append(e.Subnets, n)
-			}
-		}
-	}
+	e.Subnets = subnetsOf(s, c.is.Name, g.Prefix)
 	return e
 }
 
@@ -120,23 +166,23 @@ func find(uplinks []Uplink, name string) (Uplink, bool) {
 }
 
 func (u Uplink) delegation(p netip.Prefix) (Delegation, bool) {
-	i := slices.IndexFunc(u.Delegations, func(g Delegation) bool { return g.Prefix == p })
-	if i < 0 {
+	i, found := slices.BinarySearchFunc(u.Delegations, p, func(g Delegation, p netip.Prefix) int { return g.Prefix.Compare(p) })
+	if !found {
 		return Delegation{}, false
 	}
 	return u.Delegations[i], true
 }
 
-// Without returns the site without the delegations for which drop is true: what has not come about in the kernel must
-// not be announced or reported.
-func (s Site) Without(drop func(uplink string, p netip.Prefix) bool) Site {
+// Without returns the site without the delegations for which drop("", delegation) is true and without the subnets for
+// which drop(downstream, delegation) is: what has not come about in the kernel must not be announced or reported.
+func (s Site) Without(drop func(downstream string, p netip.Prefix) bool) Site {
 	s.Uplinks = slices.Clone(s.Uplinks)
 	for i, u := range s.Uplinks {
-		s.Uplinks[i].Delegations = slices.DeleteFunc(slices.Clone(u.Delegations), func(g Delegation) bool { return drop(u.Name, g.Prefix) })
+		s.Uplinks[i].Delegations = slices.DeleteFunc(slices.Clone(u.Delegations), func(g Delegation) bool { return drop("", g.Prefix) })
 	}
 	s.Downstreams = slices.Clone(s.Downstreams)
 	for i, d := range s.Downstreams {
-		gone := func(n Subnet) bool { return drop(n.Uplink, n.Delegation) }
+		gone := func(n Subnet) bool { return drop("", n.Delegation) || drop(d.Name, n.Delegation) }
 		var lost []netip.Prefix
 		for _, n := range d.Subnets {
 			if gone(n) {
@@ -146,6 +192,7 @@ func (s Site) Without(drop func(uplink string, p netip.Prefix) bool) Site {
 		s.Downstreams[i].Subnets = slices.DeleteFunc(slices.Clone(d.Subnets), gone)
 		s.Downstreams[i].Announce.Prefixes = slices.DeleteFunc(slices.Clone(d.Announce.Prefixes),
 			func(a AnnouncedPrefix) bool { return !a.Stale && slices.Contains(lost, a.Prefix) })
+		s.Downstreams[i].Announce.Send = d.Announce.Send && len(s.Downstreams[i].Announce.Prefixes) > 0
 	}
 	return s
 }

@@ -16,6 +16,7 @@ import (
 func Plan(cfg *config.Config, w World, led Ledger) (Site, []Problem, Ledger) {
 	p := planner{cfg: cfg, w: w, before: led, led: led.clone()}
 	p.site = Site{Now: w.Now, Rules: cfg.RuleBase}
+	p.useHeld()
 	for _, u := range cfg.Uplinks {
 		p.site.Uplinks = append(p.site.Uplinks, p.uplink(u))
 	}
@@ -37,7 +38,13 @@ type planner struct {
 	before   Ledger // as it was given
 	led      Ledger // as it will be
 	site     Site
+	used     []used // delegations accepted so far, sorted by address; they do not overlap
 	problems []Problem
+}
+
+type used struct {
+	prefix netip.Prefix
+	uplink string
 }
 
 func (p *planner) problem(path, code, format string, args ...any) {
@@ -71,32 +78,62 @@ func (p *planner) uplink(c config.Uplink) Uplink {
 	default:
 		u.Up = true
 	}
+	for _, a := range link.Globals {
+		if len(u.Addresses) < maxOwn {
+			u.Addresses = append(u.Addresses, a.Addr())
+		}
+	}
+	p.led.Holds[c.Name] = nil
 	for _, g := range facts.Delegations {
-		if g.ValidUntil.Over(p.w.Now) {
+		if g.ValidUntil.Over(p.w.Now) || slices.Contains(p.led.Holds[c.Name], g.Prefix) {
 			continue
 		}
-		if other, overlaps := p.overlapping(u, g.Prefix); overlaps {
-			p.problem("uplink."+c.Name, "delegation-overlap", "%s overlaps %s, so it is not used: sources in it would belong to two delegations", g.Prefix, other)
+		if other, overlaps := p.use(g.Prefix, u.Name); overlaps {
+			p.problem("uplink."+c.Name, "delegation-overlap", "%s overlaps %s of uplink %s, so it is not used: sources in it would belong to two delegations",
+				g.Prefix, other.prefix, other.uplink)
 			continue
 		}
+		p.led.Holds[c.Name] = append(p.led.Holds[c.Name], g.Prefix)
 		u.Delegations = append(u.Delegations, Delegation{Prefix: g.Prefix, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil,
 			State: stateAt(g, p)})
 	}
 	slices.SortFunc(u.Delegations, func(a, b Delegation) int { return a.Prefix.Compare(b.Prefix) })
+	slices.SortFunc(p.led.Holds[c.Name], netip.Prefix.Compare)
+	if len(p.led.Holds[c.Name]) == 0 {
+		delete(p.led.Holds, c.Name)
+	}
 	return u
 }
 
-// overlapping finds a delegation of this or an earlier uplink that shares addresses with q: a server that delegates what
-// is not its own must not draw traffic away from another uplink.
-func (p *planner) overlapping(u Uplink, q netip.Prefix) (string, bool) {
-	for _, o := range append(slices.Clone(p.site.Uplinks), u) {
-		for _, g := range o.Delegations {
-			if g.Prefix.Overlaps(q) {
-				return g.Prefix.String() + " of uplink " + o.Name, true
+// maxOwn bounds the router's own addresses on an uplink that get a rule each.
+const maxOwn = 16
+
+// useHeld accepts the delegations that were in use before and still are, before any other: whoever is newly given what
+// overlaps them, be it the first uplink in the config, does not get them.
+func (p *planner) useHeld() {
+	for _, c := range p.cfg.Uplinks {
+		for _, g := range p.w.Uplinks[c.Name].Delegations {
+			if !g.ValidUntil.Over(p.w.Now) && slices.Contains(p.before.Holds[c.Name], g.Prefix) {
+				p.use(g.Prefix, c.Name)
 			}
 		}
 	}
-	return "", false
+}
+
+// use accepts a delegation, or finds one accepted before that shares addresses with it: a server that
+// delegates what is not its own must not draw traffic away from another uplink.
+func (p *planner) use(q netip.Prefix, uplink string) (other used, overlaps bool) {
+	i, _ := slices.BinarySearchFunc(p.used, q, func(x used, q netip.Prefix) int { return x.prefix.Addr().Compare(q.Addr()) })
+	for _, x := range p.used[max(0, i-1):min(len(p.used), i+1)] { // what overlaps q starts just before it, or at it or after
+		if x.prefix == q && x.uplink == uplink {
+			return used{}, false
+		}
+		if x.prefix.Overlaps(q) {
+			return x, true
+		}
+	}
+	p.used = slices.Insert(p.used, i, used{q, uplink})
+	return used{}, false
 }
 
 func stateAt(g Granted, p *planner) State {
@@ -183,7 +220,8 @@ func (p *planner) announce(c config.Downstream, d *Downstream) {
 // records returns the next ledger entry of a downstream: what is announced now, and what was and is not over yet.
 func (p *planner) records(c config.Downstream, a Announcement) (records []AnnouncedRecord) {
 	current := func(q netip.Prefix) bool {
-		return slices.ContainsFunc(a.Prefixes, func(x AnnouncedPrefix) bool { return x.Prefix == q })
+		_, found := slices.BinarySearchFunc(a.Prefixes, q, func(x AnnouncedPrefix, q netip.Prefix) int { return x.Prefix.Compare(q) })
+		return found
 	}
 	for _, r := range p.led.Announced[c.Name] {
 		if current(r.Prefix) || !c.RA.Enabled {
@@ -205,9 +243,12 @@ func (p *planner) records(c config.Downstream, a Announcement) (records []Announ
 	return records
 }
 
-// forget drops ledger entries of downstreams that the config no longer has. Numbers of uplinks stay: an uplink that
+// forget drops ledger entries of uplinks and downstreams that the config no longer has. Numbers of uplinks stay: an uplink that
 // comes back gets its table back.
 func (p *planner) forget() {
+	maps.DeleteFunc(p.led.Holds, func(name string, _ []netip.Prefix) bool {
+		return !slices.ContainsFunc(p.cfg.Uplinks, func(u config.Uplink) bool { return u.Name == name })
+	})
 	for name := range p.led.Announced {
 		if !slices.ContainsFunc(p.cfg.Downstreams, func(d config.Downstream) bool { return d.Name == name }) {
 			delete(p.led.Announced, name)
@@ -224,12 +265,16 @@ func (p *planner) uplinkNamed(name string) Uplink {
 }
 
 func (l Ledger) clone() Ledger {
-	c := Ledger{Uplinks: maps.Clone(l.Uplinks), Subnets: maps.Clone(l.Subnets), Announced: maps.Clone(l.Announced)}
+	c := Ledger{Uplinks: maps.Clone(l.Uplinks), Subnets: maps.Clone(l.Subnets), Holds: maps.Clone(l.Holds),
+		Announced: maps.Clone(l.Announced)}
 	if c.Uplinks == nil {
 		c.Uplinks = map[string]uint32{}
 	}
 	if c.Subnets == nil {
 		c.Subnets = map[string]uint64{}
+	}
+	if c.Holds == nil {
+		c.Holds = map[string][]netip.Prefix{}
 	}
 	if c.Announced == nil {
 		c.Announced = map[string][]AnnouncedRecord{}

@@ -142,6 +142,16 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// lans gives each named downstream a subnet of the first delegation.
+func lans(s Site, names ...string) Site {
+	g := s.Uplinks[0].Delegations[0].Prefix
+	for i, n := range names {
+		s.Downstreams = append(s.Downstreams, Downstream{Name: n, Subnets: []Subnet{{Downstream: n, Uplink: "fiber", Delegation: g,
+			Prefix: subnetOf(g, 64, uint64(i))}}})
+	}
+	return s
+}
+
 func TestEvents(t *testing.T) {
 	site := func(up bool, gs ...Delegation) Site {
 		return Site{Now: epoch, Uplinks: []Uplink{{Name: "fiber", Interface: "wan0", Up: up, Gateway: netip.MustParseAddr("fe80::1"), Delegations: gs}}}
@@ -165,6 +175,8 @@ func TestEvents(t *testing.T) {
 		{"outage", site(true, g(a, Preferred)), site(false), nil, []string{"prefix.lost fiber " + a, "uplink.down fiber"}},
 		{"return", site(false), site(true, g(a, Preferred)), []netip.Prefix{pfx(a)}, []string{"uplink.up fiber", "prefix.restored fiber " + a}},
 		{"preferred again", site(true, g(a, Deprecated)), site(true, g(a, Preferred)), nil, []string{"prefix.restored fiber " + a}},
+		{"another LAN", lans(site(true, g(a, Preferred)), "lan"), lans(site(true, g(a, Preferred)), "lan", "guest"), nil, []string{"subnet.new fiber " + a + " guest"}},
+		{"LAN gone", lans(site(true, g(a, Preferred)), "lan", "guest"), lans(site(true, g(a, Preferred)), "lan"), nil, []string{"subnet.lost fiber " + a + " guest"}},
 		{"uplink removed", site(true, g(a, Preferred)), Site{Now: epoch}, nil, []string{"prefix.lost fiber " + a, "uplink.down fiber"}},
 	}
 	for _, tt := range tests {
@@ -177,6 +189,9 @@ func TestEvents(t *testing.T) {
 				}
 				if e.OldPrefix.IsValid() {
 					s += " from " + e.OldPrefix.String()
+				}
+				if strings.HasPrefix(e.Kind, "subnet.") {
+					s += " " + e.Subnets[0].Downstream
 				}
 				got = append(got, s)
 			}
@@ -202,5 +217,48 @@ func TestUplinkNumbers(t *testing.T) {
 		if n := number(fmt.Sprintf("u%d", i)); n < 1 || n > config.MaxUplinks {
 			t.Fatalf("the %d. name got number %d", i, n)
 		}
+	}
+}
+
+// Whoever has a delegation keeps it: an uplink that is newly given what overlaps it does not draw its traffic away, also
+// not the first one in the config.
+func TestNobodyTakesAnothersDelegation(t *testing.T) {
+	cfg := configOf(t, "[uplink.a]\ninterface = \"wan0\"\n[uplink.b]\ninterface = \"wan1\"\n[downstream.lan]\ninterface = \"lan0\"\n")
+	w := world(epoch, "wan0", "wan1", "lan0")
+	w.Uplinks = map[string]UplinkFacts{"b": {Delegations: []Granted{granted(epoch, "2001:db8:bb00::/56", 100, 200)}}}
+	_, _, led := Plan(cfg, w, Ledger{})
+	w.Uplinks["a"] = UplinkFacts{Delegations: []Granted{granted(epoch, "2001:db8:bb00::/48", 100, 200)}}
+	site, problems, led := Plan(cfg, w, led)
+	if len(site.Uplinks[0].Delegations) != 0 || len(site.Uplinks[1].Delegations) != 1 {
+		t.Errorf("a has %v, b has %v", site.Uplinks[0].Delegations, site.Uplinks[1].Delegations)
+	}
+	if len(problems) != 1 || problems[0].Path != "uplink.a" || problems[0].Code != "delegation-overlap" {
+		t.Errorf("problems %v", problems)
+	}
+	delete(w.Uplinks, "b") // once it is free, it is free
+	if site, _, _ = Plan(cfg, w, led); len(site.Uplinks[0].Delegations) != 1 {
+		t.Errorf("a has %v after b has lost its own", site.Uplinks[0].Delegations)
+	}
+}
+
+// Some providers number the link to the router out of the delegation: that subnet is not for a LAN. And the router's
+// address there leaves through that uplink.
+func TestAddressesOnTheUplink(t *testing.T) {
+	w := world(epoch, "wan0", "lan0")
+	l := w.Links["wan0"]
+	l.Globals = []netip.Prefix{pfx("2001:db8:1100::99/64"), pfx("2001:db8:77::5/64")}
+	w.Links["wan0"] = l
+	w.Uplinks["fiber"] = UplinkFacts{Delegations: []Granted{granted(epoch, "2001:db8:1100::/56", 100, 200)}}
+	site, problems, _ := Plan(configOf(t, smallest), w, Ledger{})
+	if got := site.Downstreams[0].Subnets; len(got) != 1 || got[0].Prefix != pfx("2001:db8:1100:1::/64") || len(problems) > 0 {
+		t.Errorf("subnets %v, problems %v", got, problems)
+	}
+	got := Compile(site).Text(epoch)
+	if !strings.Contains(got, "pref 10001 from 2001:db8:77::5/128 lookup 1001") || strings.Contains(got, "::99/128") {
+		t.Errorf("rules:\n%s", got)
+	}
+	_, problems, _ = Plan(configOf(t, smallest+"subnet = 0\n"), w, Ledger{})
+	if len(problems) != 1 || problems[0].Code != "subnet-overlap" {
+		t.Errorf("an explicit id on the uplink: %v", problems)
 	}
 }

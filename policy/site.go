@@ -62,13 +62,14 @@ type Uplink struct {
 	Number       uint32            `json:"number"` // u: its table is TableBase+u; stable, from the ledger
 	Table        uint32            `json:"table"`
 	Metric       uint32            `json:"metric"`
-	Up           bool              `json:"up"`      // link up, with carrier and a default router
-	Reason       string            `json:"reason"`  // why it is not up, in words: "no carrier"; "" when up
-	Present      bool              `json:"present"` // the interface exists
-	Link         bool              `json:"link"`    // the interface exists and is administratively up
+	Up           bool              `json:"up"`                  // link up, with carrier and a default router
+	Reason       string            `json:"reason"`              // why it is not up, in words: "no carrier"; "" when up
+	Present      bool              `json:"present"`             // the interface exists
+	Link         bool              `json:"link"`                // the interface exists and is administratively up
+	Addresses    []netip.Addr      `json:"addresses,omitempty"` // the router's own on the uplink's interface, of any origin
 	Gateway      netip.Addr        `json:"gateway,omitzero"`
 	GatewayUntil lifetime.Deadline `json:"gateway_until,omitzero"`
-	Delegations  []Delegation      `json:"delegations"`
+	Delegations  []Delegation      `json:"delegations"` // sorted by prefix
 	DNS          []netip.Addr      `json:"dns,omitempty"`
 	Search       []string          `json:"search,omitempty"`
 	Config       string            `json:"config"` // "uplink.fiber (uplinkd.toml:1)"
@@ -140,6 +141,7 @@ type Problem struct {
 type Ledger struct {
 	Uplinks   map[string]uint32            `json:"uplinks"`   // uplink name → number u
 	Subnets   map[string]uint64            `json:"subnets"`   // downstream name → subnet id last used
+	Holds     map[string][]netip.Prefix    `json:"holds"`     // uplink name → delegations in use: nobody else gets what overlaps them
 	Announced map[string][]AnnouncedRecord `json:"announced"` // downstream name → prefixes that hosts may still use
 }
 
@@ -173,6 +175,8 @@ const (
 	PrefixNew        = "prefix.new"        // a delegation is in use for the first time
 	PrefixRestored   = "prefix.restored"   // a deprecated or lost one is preferred again
 	PrefixChanged    = "prefix.changed"    // renumbering: Prefix came while OldPrefix was deprecated or lost; besides new and lost
+	SubnetNew        = "subnet.new"        // a downstream has got a part of a delegation that was there before; Subnets has only that one
+	SubnetLost       = "subnet.lost"       // and the other way round
 	PrefixDeprecated = "prefix.deprecated" // its preferred lifetime is over
 	PrefixLost       = "prefix.lost"       // its valid lifetime is over or it was withdrawn
 	UplinkDown       = "uplink.down"

@@ -26,7 +26,7 @@ func (p *planner) subnets() {
 
 // share allots the subnets of one delegation.
 func (p *planner) share(u Uplink, g Delegation) {
-	var taken []netip.Prefix
+	taken := p.onUplinks(g.Prefix)
 	order := make([]int, 0, len(p.cfg.Downstreams))
 	for i, c := range p.cfg.Downstreams {
 		if len(c.From) == 0 || slices.Contains(c.From, u.Name) {
@@ -50,6 +50,19 @@ func (p *planner) share(u Uplink, g Delegation) {
 		d.Subnets = append(d.Subnets, Subnet{Downstream: d.Name, Interface: d.Interface, Uplink: u.Name, Delegation: g.Prefix, ID: id,
 			Prefix: prefix, Address: address, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil, State: g.State})
 	}
+}
+
+// onUplinks are the parts of a delegation that stand on an uplink's interface already, where some providers number the
+// link out of what they delegate: a downstream with the same subnet would fight the kernel over the on-link route.
+func (p *planner) onUplinks(g netip.Prefix) (taken []netip.Prefix) {
+	for _, c := range p.cfg.Uplinks {
+		for _, a := range p.w.Links[c.Interface].Globals {
+			if g.Contains(a.Addr()) {
+				taken = append(taken, a.Masked())
+			}
+		}
+	}
+	return taken
 }
 
 // rank puts explicit subnet ids before remembered ones that fit before all others: a new downstream, or one whose
@@ -81,7 +94,7 @@ func (p *planner) choose(c config.Downstream, u Uplink, g netip.Prefix, taken []
 		}
 		prefix = subnetOf(g, length, id)
 		if i := slices.IndexFunc(taken, prefix.Overlaps); i >= 0 {
-			p.problem(path, "subnet-overlap", "subnet id %d is %s, which overlaps %s of another downstream", id, prefix, taken[i])
+			p.problem(path, "subnet-overlap", "subnet id %d is %s, which overlaps %s of another downstream or on an uplink; set another subnet", id, prefix, taken[i])
 			return 0, prefix, false
 		}
 		return id, prefix, true

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 
@@ -22,23 +23,29 @@ not change the exit status.`,
 
 // checkDocument is what check --json prints.
 type checkDocument struct {
-	SchemaVersion int            `json:"schema_version"`
-	OK            bool           `json:"ok"`
-	Mistakes      []checkMistake `json:"mistakes"`
-	Warnings      []string       `json:"warnings"`
+	SchemaVersion int      `json:"schema_version"`
+	OK            bool     `json:"ok"`
+	Mistakes      []remark `json:"mistakes"`
+	Warnings      []remark `json:"warnings"`
 }
 
-type checkMistake struct {
+// remark is a mistake or a warning.
+type remark struct {
 	File    string `json:"file"`
 	Line    int    `json:"line"`
 	Column  int    `json:"column"`
-	Path    string `json:"path,omitempty"` // of the key
+	Path    string `json:"path,omitempty"` // of the key or section
 	Message string `json:"message"`
+}
+
+// remarkOn is what is said at a place in the configuration.
+func remarkOn(e config.Error) remark {
+	return remark{e.Pos.File, e.Pos.Line, e.Pos.Column, e.Path, e.Msg}
 }
 
 func cmdCheck(env *environment, args []string) int {
 	fs := env.flags("check")
-	asJSON := jsonFlag(fs)
+	env.jsonFlag(fs)
 	rest, status, ok := env.parse(fs, args, 0, 1)
 	if !ok {
 		return status
@@ -46,25 +53,28 @@ func cmdCheck(env *environment, args []string) int {
 	if len(rest) == 1 {
 		env.config = rest[0]
 	}
-	doc := checkDocument{SchemaVersion: 1, Mistakes: []checkMistake{}, Warnings: []string{}}
+	doc := checkDocument{SchemaVersion: 1, Mistakes: []remark{}, Warnings: []remark{}}
 	cfg, err := loadConfig(env.config)
-	var mistakes config.Errors
+	var mistakes, warned config.Errors
 	switch {
 	case errors.As(err, &mistakes):
 		for _, m := range mistakes {
-			doc.Mistakes = append(doc.Mistakes, checkMistake{m.Pos.File, m.Pos.Line, m.Pos.Column, m.Path, m.Msg})
+			doc.Mistakes = append(doc.Mistakes, remarkOn(m))
 		}
 	case err != nil:
 		return env.failConfig(err)
 	default:
-		doc.OK, doc.Warnings = true, warnings(cfg)
+		doc.OK, warned = true, warnings(cfg, env.config)
+		for _, w := range warned {
+			doc.Warnings = append(doc.Warnings, remarkOn(w))
+		}
 	}
 	switch {
-	case *asJSON:
+	case env.json:
 		env.printJSON(doc)
 	case doc.OK:
-		for _, w := range doc.Warnings {
-			fmt.Fprintln(env.stderr, "warning: "+printable(w))
+		for _, w := range warned {
+			fmt.Fprintln(env.stderr, "warning: "+printable(w.Error()))
 		}
 		fmt.Fprintf(env.stdout, "ok: %s, %s, %s\n", count(len(cfg.Uplinks), "uplink"), count(len(cfg.Downstreams), "downstream"), count(len(cfg.Hooks), "hook"))
 	default:
@@ -79,12 +89,15 @@ func cmdCheck(env *environment, args []string) int {
 	return exitOK
 }
 
-// warnings are findings about this machine that the daemon would live with.
-func warnings(cfg *config.Config) []string {
-	out := []string{}
+// warnings are findings about this machine that the daemon would live with. What is about no section stands at the start
+// of the main file.
+func warnings(cfg *config.Config, file string) (out config.Errors) {
+	warn := func(pos config.Position, path, format string, args ...any) {
+		out = append(out, config.Error{Pos: pos, Path: path, Msg: fmt.Sprintf(format, args...)})
+	}
 	missing := func(path, name string, pos config.Position) {
 		if _, err := net.InterfaceByName(name); err != nil {
-			out = append(out, fmt.Sprintf("%v: %s: there is no interface %s on this machine now; see: ip link", pos, path, name))
+			warn(pos, path, "there is no interface %s on this machine now; see: ip link", name)
 		}
 	}
 	for _, u := range cfg.Uplinks {
@@ -92,17 +105,26 @@ func warnings(cfg *config.Config) []string {
 	}
 	for _, d := range cfg.Downstreams {
 		missing("downstream."+d.Name, d.Interface, d.Pos)
+		if len(cfg.Uplinks) > 1 && len(d.From) != 1 {
+			warn(d.Pos, "downstream."+d.Name, "it has subnets of several uplinks, and there is no failover yet: when an uplink fails, "+
+				"hosts go on using its prefix until the lease ends; to have one uplink only: from = %q", cfg.Uplinks[0].Name)
+		}
 	}
 	if len(cfg.Downstreams) == 0 {
-		out = append(out, "no downstream is configured: prefixes are obtained and routed, but nothing is numbered from them; add a section [downstream.NAME]")
+		warn(config.Position{File: file, Line: 1, Column: 1}, "downstream",
+			"none is configured: prefixes are obtained and routed, but nothing is numbered from them; add a section [downstream.NAME]")
 	}
 	for _, h := range cfg.Hooks {
 		info, err := os.Stat(h.Run[0])
 		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			warn(h.Pos, "hook."+h.Name, "there is no file %s; put the program there or correct run", h.Run[0])
 		case err != nil:
-			out = append(out, fmt.Sprintf("%v: hook.%s: %v", h.Pos, h.Name, err))
-		case info.IsDir() || info.Mode()&0o111 == 0:
-			out = append(out, fmt.Sprintf("%v: hook.%s: %s is not executable; chmod +x", h.Pos, h.Name, h.Run[0]))
+			warn(h.Pos, "hook."+h.Name, "%v; the daemon must be able to read it", err)
+		case info.IsDir():
+			warn(h.Pos, "hook."+h.Name, "%s is a directory; name the program in it", h.Run[0])
+		case info.Mode()&0o111 == 0:
+			warn(h.Pos, "hook."+h.Name, "%s is not executable: chmod +x %s", h.Run[0], h.Run[0])
 		}
 	}
 	return out

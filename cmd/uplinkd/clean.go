@@ -66,6 +66,13 @@ func (env *environment) cleanWith(cfg *config.Config, dry bool) error {
 		return err
 	}
 	defer done()
+	if !dry {
+		release, err := takeNamespace()
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	kern, err := rtnl.Open()
 	if err != nil {
 		return err
@@ -79,7 +86,7 @@ func (env *environment) cleanWith(cfg *config.Config, dry bool) error {
 		return err
 	}
 	report, err := engine.Clean(env.ctx, kern, state)
-	env.printOps(report.Done, "nothing was there to remove")
+	env.printOps(report.Done, "nothing to remove")
 	for _, f := range report.Failed {
 		err = errors.Join(err, f)
 	}

@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"uplinkd/hooks"
 	"uplinkd/internal/config"
@@ -29,15 +28,21 @@ import (
 
 // daemon is `uplinkd run`: everything wired together.
 type daemon struct {
+	file   string                         // of the config
 	load   func() (*config.Config, error) // reads the config again
 	log    *slog.Logger
 	system *supervisor
+	hangup <-chan os.Signal // SIGHUP: read the config again
 
 	reloading sync.Mutex // one reload at a time
 	cfg       *config.Config
+	loaded    time.Time              // cfg
+	rejected  atomic.Pointer[string] // what is wrong with a newer config; nil: nothing
+	state     *store.Dir
 	engine    *engine.Engine
 	tasks     *tasks
 	hooks     *hooks.Runner
+	submit    func([]hooks.Item) // to hooks
 }
 
 // run is the life of the daemon. It returns nil after a stop that was asked for.
@@ -46,7 +51,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.cfg = cfg
+	d.cfg, d.loaded = cfg, time.Now()
 	if err := privileged(); err != nil {
 		return err
 	}
@@ -55,6 +60,15 @@ func (d *daemon) run(ctx context.Context) error {
 		return err
 	}
 	defer state.Close()
+	d.state = state
+	if err := state.CheckMode(); err != nil {
+		d.log.Warn("stored state can be forged", "err", err)
+	}
+	release, err := takeNamespace()
+	if err != nil {
+		return err
+	}
+	defer release()
 	kern, err := rtnl.Open()
 	if err != nil {
 		return err
@@ -72,12 +86,15 @@ func (d *daemon) run(ctx context.Context) error {
 		return err
 	}
 	d.hooks = hooks.New(cfg.Hooks, d.log)
-	d.engine = engine.New(d.options(kern, state))
+	d.submit = d.hooks.Submit
+	options := d.options(kern, state)
+	d.engine = engine.New(options)
 	taskCtx, stopTasks := context.WithCancel(context.Background())
 	defer stopTasks()
 	d.tasks = newTasks(taskCtx, d.log, state, duid, d.engine)
 	server := ctl.Server{Source: d.engine, Log: d.log, Version: versionText(), Actions: ctl.Actions{Renew: d.renew, Release: d.release,
-		Reload: d.reload, Hooks: d.hookStatus}}
+		Reload: d.reload, Hooks: d.hookStatus, Problems: d.findings}}
+	d.log.Info("uplinkd starts", "version", options.Version, "config", d.file, "uplinks", uplinkNames(cfg), "stored_leases", len(options.Leases))
 
 	// The engine outlives its informants, so that an expected last word (Release) still reaches the kernel.
 	engineCtx, stopEngine := context.WithCancel(context.Background())
@@ -96,9 +113,11 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	d.system.stopping()
 	d.tasks.release(5 * time.Second)
+	d.settle(5 * time.Second) // hosts hear that a released prefix is gone while there is somebody to tell them
 	d.tasks.stop()
 	d.settle(5 * time.Second)
 	stopEngine()
+	d.log.Info("uplinkd stops; the kernel is left as it is, traffic flows on (uplinkd clean removes everything)")
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -134,6 +153,14 @@ func (d *daemon) options(kern *rtnl.Kernel, state *store.Dir) engine.Options {
 		Events:   d.tellHooks, Ready: d.system.ready, Alive: d.system.alive, Status: d.system.status}
 }
 
+func uplinkNames(cfg *config.Config) string {
+	names := make([]string, len(cfg.Uplinks))
+	for i, u := range cfg.Uplinks {
+		names[i] = u.Name
+	}
+	return strings.Join(names, ",")
+}
+
 // bootID tells one boot from the next: kernel rows do not outlive it. In a container it is the network namespace that
 // is made anew.
 func bootID() string {
@@ -143,12 +170,17 @@ func bootID() string {
 }
 
 func (d *daemon) tellHooks(items []engine.Item, site policy.Site) {
+	d.submit(hookItems(items, site))
+}
+
+// hookItems are events as hooks are told of them.
+func hookItems(items []engine.Item, site policy.Site) []hooks.Item {
 	doc := ctl.SiteOf(site, site.Now)
 	out := make([]hooks.Item, len(items))
 	for i, it := range items {
 		out[i] = hooks.Item{Seq: it.Seq, At: it.Time, Event: it.Event, Site: doc}
 	}
-	d.hooks.Submit(out)
+	return out
 }
 
 func (d *daemon) hookStatus() (out []ctl.HookStatus) {
@@ -168,15 +200,10 @@ func (d *daemon) hookStatus() (out []ctl.HookStatus) {
 
 // signals reloads on SIGHUP until ctx ends.
 func (d *daemon) signals(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, unix.SIGHUP)
-	defer signal.Stop(hup)
 	for {
 		select {
-		case <-hup:
-			if err := d.reload(ctx); err != nil {
-				d.log.Error("reload: the old config stays in force", "err", err)
-			}
+		case <-d.hangup:
+			_ = d.reload(ctx) // it has logged why not
 		case <-ctx.Done():
 			return
 		}
@@ -190,18 +217,23 @@ func (d *daemon) reload(ctx context.Context) error {
 	d.system.reloading()
 	defer d.system.ready()
 	cfg, err := d.load()
+	if err == nil && (cfg.StateDir != d.cfg.StateDir || cfg.RunDir != d.cfg.RunDir) {
+		err = errors.New("state_dir and run_dir cannot change while uplinkd runs: restart it")
+	}
 	if err != nil {
+		d.reject(err)
 		return err
 	}
-	if cfg.StateDir != d.cfg.StateDir || cfg.RunDir != d.cfg.RunDir {
-		return fmt.Errorf("state_dir and run_dir cannot change while uplinkd runs: restart it")
-	}
-	d.cfg = cfg
+	d.cfg, d.loaded = cfg, time.Now()
+	d.rejected.Store(nil)
 	d.hooks.Reload(cfg.Hooks)
-	if err := d.engine.Reload(ctx, cfg); err != nil {
+	// Once begun it is carried out, although the client that has asked for it may go away: engine and tasks follow one config.
+	err = d.engine.Reload(context.WithoutCancel(ctx), cfg)
+	d.tasks.follow(cfg)
+	if err != nil {
+		d.log.Error("config loaded, but not everything follows it yet", "err", err)
 		return err
 	}
-	d.tasks.follow(cfg)
 	d.log.Info("config reloaded", "uplinks", len(cfg.Uplinks), "downstreams", len(cfg.Downstreams))
 	return nil
 }

@@ -16,7 +16,7 @@ namespaces are allowed, takes less than half a minute and leaves nothing behind.
 func init() { demoVerb.run = cmdDemo }
 
 func cmdDemo(env *environment, args []string) int {
-	fs := env.flags("demo")
+	fs := bareFlags("demo")
 	if _, status, ok := env.parse(fs, args, 0, 0); !ok {
 		return status
 	}

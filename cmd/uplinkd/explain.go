@@ -20,12 +20,15 @@ var explainVerb = verb{
 func cmdExplain(env *environment, args []string) int {
 	fs := env.flags("explain")
 	env.askFlags(fs)
-	asJSON := jsonFlag(fs)
+	env.jsonFlag(fs)
 	rest, status, ok := env.parse(fs, args, 1, 1)
 	if !ok {
 		return status
 	}
 	addr, err := netip.ParseAddr(rest[0])
+	if prefix, perr := netip.ParsePrefix(rest[0]); err != nil && perr == nil {
+		return env.usage("explain", "%s is a prefix; give one address of it, such as %s", prefix, prefix.Masked().Addr().Next())
+	}
 	if err != nil {
 		return env.usage("explain", "%q is not an IP address", rest[0])
 	}
@@ -34,7 +37,7 @@ func cmdExplain(env *environment, args []string) int {
 		return env.fail(err)
 	}
 	switch {
-	case *asJSON:
+	case env.json:
 		env.printJSON(x)
 	case x.Ours:
 		env.page().explanation(x)

@@ -8,11 +8,17 @@ import (
 	"strings"
 )
 
-// flags returns the flag set of a verb with what all verbs have; those that ask the daemon add askFlags.
+// flags returns the flag set of a verb that needs the configuration; those that ask the daemon add askFlags.
 func (env *environment) flags(name string) *flag.FlagSet {
+	fs := bareFlags(name)
+	fs.StringVar(&env.config, "config", env.config, "the configuration is in `FILE`, and in conf.d/*.toml beside it")
+	return fs
+}
+
+// bareFlags returns the flag set of a verb that works without a configuration.
+func bareFlags(name string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	fs.StringVar(&env.config, "config", env.config, "the configuration is in `FILE`, and in conf.d/*.toml beside it")
 	return fs
 }
 
@@ -22,7 +28,9 @@ func (env *environment) askFlags(fs *flag.FlagSet) {
 }
 
 // jsonFlag adds --json.
-func jsonFlag(fs *flag.FlagSet) *bool { return fs.Bool("json", false, "print JSON for programs") }
+func (env *environment) jsonFlag(fs *flag.FlagSet) {
+	fs.BoolVar(&env.json, "json", env.json, "print JSON for programs")
+}
 
 // parse reads the arguments of a verb. Flags may stand before, between and behind the others, of which there are at
 // least lo and at most hi. When ok is false the verb is over with the given status.

@@ -11,6 +11,7 @@ import (
 
 	"uplinkd/hooks"
 	"uplinkd/internal/config"
+	"uplinkd/internal/engine"
 	"uplinkd/policy"
 )
 
@@ -18,7 +19,11 @@ var hooksVerb = verb{
 	name: "hooks", args: "test NAME", summary: "try a hook with an invented event",
 	about: `Runs the hook NAME of the configuration once, as the daemon would, with an invented event, and shows what it was given
 (environment and standard input), what it printed and how it ended. The site in the invented event is what uplinkd would
-make of the invented prefix. The daemon is not asked; run this as the user that the daemon has, usually root.`,
+make of the invented prefix. The daemon is not asked.
+
+The hook runs with the rights of the one who calls this. With the systemd unit the daemon is not root but a user of its own
+(DynamicUser), so a hook that works for root may fail there. To try it with such a user:
+systemd-run --pipe --wait -p DynamicUser=yes uplinkd hooks test NAME`,
 	failed: "the hook failed, or does not want such events",
 	examples: []string{"uplinkd hooks test ddns", "uplinkd hooks test ddns --event prefix.changed --prefix 2001:db8:200::/56",
 		"uplinkd hooks test ddns --event uplink.down"},
@@ -114,7 +119,7 @@ func (i *invention) item(cfg *config.Config, kind string, now time.Time) hooks.I
 	case policy.PrefixLost:
 		e.Preferred, e.Valid = 0, 0
 	}
-	return hooks.Item{Seq: 1, At: now, Event: e, Site: site}
+	return hookItems([]engine.Item{{Seq: 1, Time: now, Event: e}}, site)[0]
 }
 
 // tryHook carries out a call and shows it.

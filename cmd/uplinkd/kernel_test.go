@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"uplinkd/internal/ctl"
 	"uplinkd/internal/engine"
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/kernel/rtnl"
@@ -27,6 +29,9 @@ func router(t *testing.T) (ns *netlab.NS, config string) {
 	other := lab.NS("others")
 	lab.Veth(ns, "wan0", other, "isp0")
 	lab.Veth(ns, "lan0", other, "host0")
+	// The kernel adds a route to a link-local address when DAD is over: until then nothing can be compared.
+	ns.LinkLocal("wan0")
+	ns.LinkLocal("lan0")
 	config = filepath.Join(lab.Dir(), "uplinkd.toml")
 	text := fmt.Sprintf("state_dir = %q\nrun_dir = %q\n%s", filepath.Join(lab.Dir(), "state"), filepath.Join(lab.Dir(), "run"), smallConfig)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
@@ -65,6 +70,34 @@ func TestPlanIsTheKernel(t *testing.T) {
 	}
 }
 
+// TestPlanOfADaemonIsTheKernel does what the manual says for the emergency: plan of a running daemon, clean, and the plan
+// as a script brings everything back.
+func TestPlanOfADaemonIsTheKernel(t *testing.T) {
+	ns, config := router(t)
+	snap := settled(t, ns, config)
+	snap.Waiting = []kernel.Op{{Verb: kernel.Delete, Row: snap.Wanted.Addresses[0]}} // must not be part of the script
+	var script bytes.Buffer
+	page{w: &script}.plan(ctl.PlanOf(snap, time.Now()))
+	if out, err := ns.Command(t.Context(), "uplinkd", "clean", "--config", config).CombinedOutput(); err != nil {
+		t.Fatalf("clean: %v: %s", err, out)
+	}
+	if out := ns.IP("-6 route show table all proto 200"); out != "" {
+		t.Fatalf("clean left: %s", out)
+	}
+	ns.Run("sh", "-e", "-c", script.String())
+	var scope kernel.Scope
+	for _, s := range snap.Wanted.Sysctls {
+		scope.Sysctls = append(scope.Sysctls, s.Name)
+	}
+	diff := kernel.Diff(read(t, ns, scope), snap.Wanted, time.Now()).Text()
+	if strings.Count(diff, "\n") != 1 || !strings.HasPrefix(diff, "ip address add 2001:db8:100::1/64 dev lan0 ") {
+		t.Errorf("after the script, these are still to do:\n%s", diff)
+	}
+	if out := ns.IP("-6 address show dev lan0"); !strings.Contains(out, "inet6 2001:db8:100::1/64") {
+		t.Errorf("the address is not there:\n%s", out)
+	}
+}
+
 func read(t *testing.T, ns *netlab.NS, scope kernel.Scope) (s kernel.State) {
 	t.Helper()
 	within(t, ns, func(k *rtnl.Kernel) (err error) { s, err = k.Read(context.Background(), scope); return err })
@@ -86,8 +119,9 @@ func within(t *testing.T, ns *netlab.NS, do func(*rtnl.Kernel) error) {
 	}
 }
 
-// settled runs an engine in ns until the small config with a delegation is in the kernel, and ends it like a SIGKILL would.
-func settled(t *testing.T, ns *netlab.NS, config string) {
+// settled runs an engine in ns until the small config with a delegation is in the kernel, ends it like a SIGKILL would, and
+// returns what it knew last.
+func settled(t *testing.T, ns *netlab.NS, config string) *engine.Snapshot {
 	t.Helper()
 	cfg, err := loadConfig(config)
 	if err != nil {
@@ -131,6 +165,7 @@ func settled(t *testing.T, ns *netlab.NS, config string) {
 	if err := <-done; err != nil || !ok {
 		t.Fatalf("the engine has not settled: %v; problems: %v", err, e.Snapshot().Problems)
 	}
+	return e.Snapshot()
 }
 
 // soon waits until check is true; after ten seconds it gives up.
@@ -183,7 +218,7 @@ func TestClean(t *testing.T) {
 	if after := show(); after != before {
 		t.Errorf("before:\n%s\nafter clean:\n%s", before, after)
 	}
-	if again := clean(); again.status != exitOK || again.stdout != "nothing was there to remove\n" {
+	if again := clean(); again.status != exitOK || again.stdout != "nothing to remove\n" {
 		t.Errorf("clean again: %+v", again)
 	}
 	ns.Sysctl("net.ipv6.conf.wan0.accept_ra", "0")

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uplinkd/internal/config"
+	"uplinkd/internal/ctl"
 )
 
 // Exit statuses of all verbs.
@@ -56,6 +58,7 @@ type environment struct {
 	color          bool   // stdout takes colours
 	config         string // --config
 	socket         string // --socket; "" for the one of the config
+	json           bool   // --json
 	verb           verb   // the one that runs
 }
 
@@ -133,8 +136,19 @@ func (env *environment) usage(verb, format string, args ...any) int {
 	return exitUsage
 }
 
-// fail reports why a verb failed, a line per line of err.
+// failure is what --json prints in place of the document of a verb that failed.
+type failure struct {
+	SchemaVersion int    `json:"schema_version"`
+	Error         string `json:"error"`
+}
+
+// fail reports why a verb failed, a line per line of err; with --json also to those who read only that.
 func (env *environment) fail(err error) int {
+	if env.json {
+		if b, jerr := json.Marshal(failure{ctl.SchemaVersion, err.Error()}); jerr == nil {
+			fmt.Fprintf(env.stdout, "%s\n", safeJSON(b))
+		}
+	}
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(env.stderr, "uplinkd: "+printable(strings.TrimSuffix(line, "\n")))
 	}

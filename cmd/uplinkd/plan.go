@@ -22,10 +22,12 @@ var planVerb = verb{
 script from an empty kernel, in the order in which uplinkd works, with the reason of each step as a comment. The
 interfaces of the configuration are taken to exist, to be up and to have carrier.
 
-Without --prefix: asks the daemon what it keeps in the kernel, why, and what it is waiting to remove.`,
-	failed:   "the daemon cannot be asked, or the invented prefix serves no downstream",
-	examples: []string{"uplinkd plan --prefix 2001:db8::/56", "uplinkd plan --prefix 2001:db8::/60 --lifetime 1h/30m --gateway fe80::1", "uplinkd plan"},
-	run:      cmdPlan,
+Without --prefix: asks the daemon what it keeps in the kernel, why, and what it is waiting to remove. This is a shell script too:
+it keeps a network running without the daemon, until the leases end (see the examples).`,
+	failed: "the daemon cannot be asked, or the invented prefix serves no downstream",
+	examples: []string{"uplinkd plan --prefix 2001:db8::/56", "uplinkd plan --prefix 2001:db8::/60 --lifetime 1h/30m --gateway fe80::1", "uplinkd plan",
+		"uplinkd plan >plan.sh; systemctl stop uplinkd; uplinkd clean; sh plan.sh"},
+	run: cmdPlan,
 }
 
 // invention is the delegation that plan --prefix imagines.
@@ -98,14 +100,14 @@ func parseLifetime(s string) (time.Duration, error) {
 func cmdPlan(env *environment, args []string) int {
 	fs := env.flags("plan")
 	env.askFlags(fs)
-	asJSON := jsonFlag(fs)
+	env.jsonFlag(fs)
 	var inv invention
 	inv.flags(fs)
 	if _, status, ok := env.parse(fs, args, 0, 0); !ok {
 		return status
 	}
 	if len(inv.prefixes) > 0 {
-		return env.planInvented(inv, *asJSON)
+		return env.planInvented(inv)
 	}
 	given := ""
 	fs.Visit(func(f *flag.Flag) {
@@ -120,14 +122,14 @@ func cmdPlan(env *environment, args []string) int {
 	switch {
 	case err != nil:
 		return env.fail(fmt.Errorf("%w\nwithout a daemon: uplinkd plan --prefix 2001:db8::/56", err))
-	case *asJSON:
+	case env.json:
 		return env.printJSON(p)
 	}
 	env.page().plan(p)
 	return exitOK
 }
 
-func (env *environment) planInvented(inv invention, asJSON bool) int {
+func (env *environment) planInvented(inv invention) int {
 	cfg, err := loadConfig(env.config)
 	if err != nil {
 		return env.failConfig(err)
@@ -137,7 +139,7 @@ func (env *environment) planInvented(inv invention, asJSON bool) int {
 	}
 	now := time.Now()
 	p := inv.plan(cfg, now)
-	if asJSON {
+	if env.json {
 		env.printJSON(p)
 	} else {
 		env.page().script(p, inv, env.config)
@@ -173,11 +175,7 @@ func (i *invention) choose(cfg *config.Config) error {
 // plan is what uplinkd would do with the invention in an empty kernel.
 func (i *invention) plan(cfg *config.Config, now time.Time) ctl.Plan {
 	site, problems := i.site(cfg, now)
-	want := policy.Compile(site)
-	ops := kernel.Diff(kernel.State{}, want, now).Ops
-	return ctl.Plan{SchemaVersion: ctl.SchemaVersion, Time: now.UTC(), Rows: ctl.Rows(want, now), Waiting: []ctl.Operation{},
-		Operations: ctl.Operations(ops, now), Announced: ctl.AnnouncedBy(site, now), Problems: ctl.ProblemsOf(problems, site),
-		Events: ctl.RecordsOf(policy.Events(policy.Site{}, site, nil))}
+	return ctl.InventedPlan(site, problems, now)
 }
 
 // site is what planning makes of the invention.

@@ -24,12 +24,45 @@ func (p page) script(x ctl.Plan, inv invention, file string) {
 	p.comment(fmt.Sprintf("What uplinkd would do with the configuration %s if the provider behind uplink %s delegated %s (valid %s, preferred %s) "+
 		"and its router were %s. All interfaces are taken to exist, to be up and to have carrier; the kernel starts empty.",
 		file, inv.uplink, inv.prefixes.String(), span(uint32(inv.valid/time.Second)), span(uint32(inv.preferred/time.Second)), inv.gateway))
-	if slices.ContainsFunc(x.Operations, addsAddress) {
+	p.operations(x.Operations)
+	p.announcements(x.Announced)
+	if len(x.Events) > 0 {
+		p.newline()
+		p.put(bold, "# --- events for hooks")
+		p.newline()
+		for _, e := range x.Events {
+			p.comment(e.Text())
+		}
+	}
+	p.planProblems(x.Problems)
+}
+
+// plan writes what a daemon keeps in the kernel, as a shell script that makes it without the daemon.
+func (p page) plan(x ctl.Plan) {
+	p.comment(fmt.Sprintf("%s that uplinkd keeps in the kernel, as the commands that make them in a kernel without any "+
+		"(after uplinkd clean). Lifetimes are those left at %s.", count(len(x.Rows), "object"), x.Time.UTC().Format("2006-01-02 15:04:05 MST")))
+	p.operations(x.Operations)
+	p.announcements(x.Announced)
+	p.newline()
+	if len(x.Waiting) == 0 {
+		p.comment("nothing waits to be removed")
+	} else {
+		p.comment("to be removed when every uplink has reported or timed out:")
+		for _, o := range x.Waiting {
+			p.comment("    " + o.Command)
+		}
+	}
+	p.planProblems(x.Problems)
+}
+
+// operations writes operations as commands, each with its reason above it.
+func (p page) operations(list []ctl.Operation) {
+	if slices.ContainsFunc(list, addsAddress) {
 		p.comment("uplinkd marks its addresses as its own (IFA_PROTO 200), as it does routes and rules; that is left out here, because " +
 			"\"ip address ... proto\" needs an iproute2 newer than 6.1.")
 	}
 	phase, why := "", ctl.Reason{}
-	for _, o := range x.Operations {
+	for _, o := range list {
 		if o.Phase != phase {
 			phase, why = o.Phase, ctl.Reason{}
 			p.newline()
@@ -43,48 +76,6 @@ func (p page) script(x ctl.Plan, inv invention, file string) {
 		p.put(plain, shell(o))
 		p.newline()
 	}
-	p.announcements(x.Announced)
-	if len(x.Events) > 0 {
-		p.newline()
-		p.put(bold, "# --- events for hooks")
-		p.newline()
-		for _, e := range x.Events {
-			p.comment(e.Text())
-		}
-	}
-	p.planProblems(x.Problems)
-}
-
-// plan writes what a daemon keeps in the kernel.
-func (p page) plan(x ctl.Plan) {
-	p.comment(fmt.Sprintf("%d kernel objects that uplinkd wants, by phase", len(x.Rows)))
-	phase, why := "", ctl.Reason{}
-	for _, r := range x.Rows {
-		if r.Phase != phase {
-			phase, why = r.Phase, ctl.Reason{}
-			p.newline()
-			p.put(bold, "# --- "+phase+": "+phases[phase])
-			p.newline()
-		}
-		if r.Reason != why {
-			why = r.Reason
-			p.reason(why)
-		}
-		p.put(plain, r.Kind+" "+r.Text)
-		p.newline()
-	}
-	p.announcements(x.Announced)
-	p.newline()
-	if len(x.Waiting) == 0 {
-		p.comment("nothing waits to be removed")
-	} else {
-		p.comment("waiting until every uplink has reported or timed out:")
-		for _, o := range x.Waiting {
-			p.put(plain, o.Command)
-			p.newline()
-		}
-	}
-	p.planProblems(x.Problems)
 }
 
 // comment writes text as comments of a shell script, in which every line needs its mark.

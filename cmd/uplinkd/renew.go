@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+
+	"uplinkd/internal/ctl"
+	"uplinkd/pd"
 )
 
 var renewVerb = verb{
@@ -34,7 +37,32 @@ func cmdRenew(env *environment, args []string) int {
 	if len(rest) == 1 {
 		uplink = rest[0]
 	}
-	return env.act(func(ctx context.Context) error { return env.client().Renew(ctx, uplink) }, "asked the provider to extend the lease; see: uplinkd status")
+	client := env.client()
+	before, err := client.Status(env.ctx)
+	if err == nil {
+		err = client.Renew(env.ctx, uplink)
+	}
+	if err != nil {
+		return env.fail(err)
+	}
+	for _, u := range before.Uplinks {
+		if uplink == "" || u.Name == uplink {
+			fmt.Fprintln(env.stdout, printable(renewText(u)))
+		}
+	}
+	fmt.Fprintln(env.stdout, "what comes of it: uplinkd status")
+	return exitOK
+}
+
+// renewText says what renew means for an uplink as it was before.
+func renewText(u ctl.Uplink) string {
+	switch {
+	case u.Client.State == pd.StateNoLink:
+		return u.Name + ": " + u.Interface + " has no link now, the provider is asked as soon as it has"
+	case u.Client.Received == nil:
+		return u.Name + ": has no lease, the provider is asked for one"
+	}
+	return u.Name + ": the provider is asked to extend the lease"
 }
 
 func cmdRelease(env *environment, args []string) int {

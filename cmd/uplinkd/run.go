@@ -1,7 +1,11 @@
 package main
 
 import (
+	"os"
+	"os/signal"
 	"runtime/debug"
+
+	"golang.org/x/sys/unix"
 
 	"uplinkd/internal/config"
 )
@@ -21,6 +25,9 @@ It needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE.`,
 func init() { runVerb.run = cmdRun }
 
 func cmdRun(env *environment, args []string) int {
+	// Before anything else, and to the very end: whoever sends SIGHUP wants the config to be read, not the daemon to die.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, unix.SIGHUP)
 	fs := env.flags("run")
 	debugLog := fs.Bool("debug", false, "log more")
 	if _, status, ok := env.parse(fs, args, 0, 0); !ok {
@@ -33,7 +40,7 @@ func cmdRun(env *environment, args []string) int {
 	if _, err := load(); err != nil {
 		return env.failConfig(err)
 	}
-	d := daemon{load: load, log: newLog(*debugLog), system: newSupervisor()}
+	d := daemon{file: env.config, load: load, log: newLog(*debugLog), system: newSupervisor(), hangup: hangup}
 	if err := d.run(env.ctx); err != nil {
 		return env.fail(err)
 	}

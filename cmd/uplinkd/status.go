@@ -5,13 +5,14 @@ import (
 	"strings"
 
 	"uplinkd/internal/ctl"
+	"uplinkd/pd"
 	"uplinkd/policy"
 )
 
 var statusVerb = verb{
 	name: "status", summary: "how the site is: uplinks, prefixes, downstreams, problems",
 	about: "Asks the daemon how uplinks, delegated prefixes and downstreams are and what is wrong. " +
-		"The first line says it in words: OK, DEGRADED (a prefix is in use, something needs attention), NO PREFIX or STARTING. " +
+		"The first line says it in words, with what needs attention first: OK, DEGRADED (a prefix is in use, something needs attention), NO PREFIX or STARTING. " +
 		"--json prints the same as a document whose field \"health\" is ok, degraded, no-prefix or starting.",
 	failed:   "the daemon cannot be asked (whatever it answers is status 0)",
 	examples: []string{"uplinkd status", "uplinkd status --json | jq -r .health", "watch -n 1 uplinkd status"},
@@ -21,7 +22,7 @@ var statusVerb = verb{
 func cmdStatus(env *environment, args []string) int {
 	fs := env.flags("status")
 	env.askFlags(fs)
-	asJSON := jsonFlag(fs)
+	env.jsonFlag(fs)
 	if _, status, ok := env.parse(fs, args, 0, 0); !ok {
 		return status
 	}
@@ -29,7 +30,7 @@ func cmdStatus(env *environment, args []string) int {
 	if err != nil {
 		return env.fail(err)
 	}
-	if *asJSON {
+	if env.json {
 		return env.printJSON(s)
 	}
 	env.page().status(s)
@@ -53,20 +54,20 @@ func (p page) status(s ctl.Status) {
 		head.word = strings.ToUpper(string(s.Health)) // a newer daemon
 	}
 	p.block("", head.word+": "+s.Summary, head.style)
+	p.problems(s.Problems)
 	for _, u := range s.Uplinks {
 		p.uplink(u, s)
 	}
 	for _, d := range s.Downstreams {
 		p.downstream(d)
 	}
-	p.problems(s.Problems)
 	p.hooks(s)
 	p.newline()
 	c := s.Counters
 	p.block("", fmt.Sprintf("%s wanted, %s waiting; last reconcile took %.1f ms",
 		count(s.Rows, "kernel object"), count(s.Waiting, "withdrawal"), c.LastSeconds*1000), plain)
-	p.block("", fmt.Sprintf("since the start: %d reconciles, %d kernel writes, %d of them failed, %d events; uplinkd %s",
-		c.Reconciles, c.KernelWrites, c.KernelErrors, c.Events, s.Daemon), plain)
+	p.block("", fmt.Sprintf("since the start: %s, %s, %d of them failed, %s; uplinkd %s",
+		count(int(c.Reconciles), "reconcile"), count(int(c.KernelWrites), "kernel write"), c.KernelErrors, count(int(c.Events), "event"), s.Daemon), plain)
 }
 
 // title writes a heading such as "uplink fiber on wan0: up".
@@ -93,7 +94,7 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	case u.GatewayLeft != nil:
 		p.field("gateway", fmt.Sprintf("%s, %s; table %d, metric %d", u.Gateway, left(*u.GatewayLeft), u.Table, u.Metric))
 	}
-	p.field("client", clientText(u.Client, s))
+	p.field("client", clientText(u.Name, u.Client, s))
 	if u.Client.Failure != "" {
 		p.field("last failure", u.Client.Failure)
 	}
@@ -120,8 +121,11 @@ func preferredText(state string, l ctl.Lifetime) string {
 	return state
 }
 
-func clientText(c ctl.Client6, s ctl.Status) string {
+func clientText(uplink string, c ctl.Client6, s ctl.Status) string {
 	text := c.State
+	if c.State == pd.StateReleased {
+		text += " (ask again: uplinkd renew " + uplink + ")"
+	}
 	if c.Since != nil {
 		text += " for " + since(*c.Since, s.Time)
 	}
@@ -200,9 +204,9 @@ func (p page) hooks(s ctl.Status) {
 	p.put(bold, "hooks")
 	p.newline()
 	for _, h := range s.Hooks {
-		text := fmt.Sprintf("ok, %d runs", h.Runs)
+		text := "ok, " + count(int(h.Runs), "run")
 		if !h.OK {
-			text = fmt.Sprintf("FAILED: %s; %d of %d runs failed", h.Error, h.Failures, h.Runs)
+			text = fmt.Sprintf("FAILED: %s; %d of %s failed", h.Error, h.Failures, count(int(h.Runs), "run"))
 		}
 		if h.LastRun != nil {
 			text += "; last " + since(*h.LastRun, s.Time) + " ago"
@@ -211,7 +215,7 @@ func (p page) hooks(s ctl.Status) {
 			text += "; tries again in " + since(s.Time, *h.NextTry)
 		}
 		if h.Waiting > 0 {
-			text += fmt.Sprintf("; %d events wait", h.Waiting)
+			text += "; waiting to be told: " + count(h.Waiting, "event")
 		}
 		color := plain
 		if !h.OK {

@@ -34,6 +34,7 @@ type tasks struct {
 	downstreams map[string]*downstreamTask
 	links       map[string]kernel.Link
 	said        map[string]policy.Announcement // by downstream
+	stopped     bool                           // nothing is started any more
 }
 
 type uplinkTask struct {
@@ -85,6 +86,9 @@ func (t *tasks) follow(cfg *config.Config) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.stopped {
+		return
+	}
 	for _, u := range cfg.Uplinks {
 		if t.uplinks[u.Name] == nil {
 			t.uplinks[u.Name] = t.startUplink(u)
@@ -234,13 +238,18 @@ func (t *tasks) release(limit time.Duration) {
 
 // stop ends all tasks and waits for them. Hosts are told nothing: the kernel goes on routing for them.
 func (t *tasks) stop() {
+	var stops []func()
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.stopped = true
 	for _, u := range t.uplinks {
-		u.stop()
+		stops = append(stops, u.stop)
 	}
 	for _, d := range t.downstreams {
-		d.stop()
+		stops = append(stops, d.stop)
+	}
+	t.mu.Unlock()
+	for _, stop := range stops {
+		stop() // without the lock, as in follow
 	}
 }
 

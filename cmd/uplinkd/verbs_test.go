@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"uplinkd/internal/ctl"
 	"uplinkd/internal/engine"
@@ -22,6 +23,7 @@ import (
 type still struct {
 	snapshot *engine.Snapshot
 	events   []engine.Item
+	hooks    []ctl.HookStatus
 }
 
 func (s still) Snapshot() *engine.Snapshot { return s.snapshot }
@@ -44,7 +46,7 @@ func (s still) actions(asked func(string)) ctl.Actions {
 			return nil
 		},
 		Release: func(_ context.Context, u string) error { asked("release " + u); return nil },
-		Hooks:   func() []ctl.HookStatus { return nil },
+		Hooks:   func() []ctl.HookStatus { return s.hooks },
 	}
 }
 
@@ -97,12 +99,12 @@ func TestVerbsAskTheDaemon(t *testing.T) {
 		stdout, stderr string // regular expressions; "" for nothing at all
 	}{
 		{"status", 0, `^OK: 1 uplink up`, ""},
-		{"plan", 0, `(?m)^route unreachable 2001:db8:100::/56 metric 2147483647 proto 200$`, ""},
+		{"plan", 0, `(?m)^ip -6 route add unreachable 2001:db8:100::/56 metric 2147483647 proto 200$`, ""},
 		{"plan --json", 0, `"phase": "aggregate"`, ""},
 		{"explain 2001:db8:100::1", 0, `the router's own address on lan0`, ""},
 		{"explain 2001:db8:ffff::1", 1, `is not ours`, ""},
 		{"explain 2001:db8:ffff::1 --json", 1, `"ours": false`, ""},
-		{"renew", 0, `asked the provider`, ""},
+		{"renew", 0, `^fiber: the provider is asked to extend the lease\nwhat comes of it: uplinkd status\n$`, ""},
 		{"renew fibre", 1, "", `^uplinkd: no uplink "fibre"; there is: fiber\n$`},
 		{"release fiber", 0, `released`, ""},
 	} {
@@ -117,6 +119,47 @@ func TestVerbsAskTheDaemon(t *testing.T) {
 	var s ctl.Status
 	if err := json.Unmarshal([]byte(verbIn(t.Context(), "status", "--json", "--socket", socket).stdout), &s); err != nil || s.Health != "ok" || s.SchemaVersion != 1 {
 		t.Errorf("status --json: %v: %+v", err, s)
+	}
+}
+
+// TestRenewSaysWhatItAsksFor looks at the answer for an uplink with a lease, without one, and without a link.
+func TestRenewSaysWhatItAsksFor(t *testing.T) {
+	for scene, want := range map[string]string{"ok": "fiber: the provider is asked to extend the lease", "released": "fiber: has no lease, the provider is asked for one",
+		"renumbering": "cable: wan1 has no link now, the provider is asked as soon as it has"} {
+		socket, _ := still{snapshot: scenes()[scene].snapshot(t)}.listen(t, func(string) {})
+		if got := verbIn(t.Context(), "renew", "--socket", socket); got.status != exitOK || !strings.Contains(got.stdout, want+"\n") {
+			t.Errorf("%s: status %d, %q %q; want %q", scene, got.status, got.stdout, got.stderr, want)
+		}
+	}
+	socket, _ := still{snapshot: scenes()["renumbering"].snapshot(t)}.listen(t, func(string) {})
+	if got := verbIn(t.Context(), "renew", "fiber", "--socket", socket); strings.Contains(got.stdout, "cable") {
+		t.Errorf("renew fiber: %s", got.stdout)
+	}
+}
+
+// TestTimesInJSON holds all times of all documents to one form: UTC, whole seconds.
+func TestTimesInJSON(t *testing.T) {
+	daemon := still{snapshot: scenes()["renumbering"].snapshot(t)}
+	odd := night.Add(123456789).In(time.FixedZone("x", 3600))
+	client := daemon.snapshot.Clients["fiber"]
+	client.Since, client.Lease.Received = odd, odd
+	daemon.snapshot.Clients["fiber"] = client
+	daemon.hooks = []ctl.HookStatus{{Name: "ddns", LastRun: &odd, NextTry: &odd}}
+	daemon.events = []engine.Item{{Seq: 1, Time: odd, Event: policy.Event{Kind: policy.UplinkUp}}}
+	socket, stop := daemon.listen(t, func(string) {})
+	var all strings.Builder
+	for _, args := range []string{"status", "plan", "explain 2001:db8:100::1"} {
+		all.WriteString(verbIn(t.Context(), append(strings.Fields(args), "--json", "--socket", socket)...).stdout)
+	}
+	all.WriteString(verbTo(t.Context(), &afterLines{1, stop}, "watch", "--json", "--socket", socket).stdout)
+	times := regexp.MustCompile(`"\d{4}-\d\d-\d\dT[^"]*"`).FindAllString(all.String(), -1)
+	if len(times) < 10 {
+		t.Errorf("only these times were found: %s", times)
+	}
+	for _, text := range times {
+		if !regexp.MustCompile(`T\d\d:\d\d:\d\dZ"$`).MatchString(text) {
+			t.Errorf("time %s is not in UTC and whole seconds", text)
+		}
 	}
 }
 
@@ -159,8 +202,11 @@ func TestWatch(t *testing.T) {
 	got = verbTo(t.Context(), &afterLines{2, stop}, "watch", "--json", "--socket", socket)
 	lines := strings.Split(got.stdout, "\n")
 	var e ctl.EventRecord
-	if err := json.Unmarshal([]byte(lines[0]), &e); err != nil || e.Event != "uplink.up" || e.Seq != 1 || len(lines) != 3 {
+	if err := json.Unmarshal([]byte(lines[0]), &e); err != nil || e.Event != "uplink.up" || e.Seq != 1 || e.SchemaVersion != 1 || len(lines) != 4 {
 		t.Errorf("watch --json: %v: %s", err, got.stdout)
+	}
+	if want := `{"schema_version":1,"error":"the daemon went away: the daemon stops; see: systemctl status uplinkd"}`; lines[len(lines)-2] != want {
+		t.Errorf("the last line of watch --json is %s, want %s", lines[len(lines)-2], want)
 	}
 	if got.status != exitFailed || !strings.Contains(got.stderr, "the daemon went away: the daemon stops; see: systemctl status uplinkd") {
 		t.Errorf("daemon stopped: status %d, %s", got.status, got.stderr)

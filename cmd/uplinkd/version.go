@@ -19,8 +19,8 @@ var versionVerb = verb{
 }
 
 func cmdVersion(env *environment, args []string) int {
-	fs := env.flags("version")
-	asJSON := jsonFlag(fs)
+	fs := bareFlags("version")
+	env.jsonFlag(fs)
 	if _, status, ok := env.parse(fs, args, 0, 0); !ok {
 		return status
 	}
@@ -31,7 +31,7 @@ func cmdVersion(env *environment, args []string) int {
 		Go      string `json:"go"`
 		Kernel  string `json:"kernel"`
 	}{versionText(), runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH, unix.ByteSliceToString(u.Release[:])}
-	if *asJSON {
+	if env.json {
 		return env.printJSON(v)
 	}
 	fmt.Fprintf(env.stdout, "uplinkd %s\n%s\nkernel %s\n", printable(v.Uplinkd), v.Go, printable(v.Kernel))

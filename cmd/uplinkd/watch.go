@@ -11,7 +11,7 @@ import (
 var watchVerb = verb{
 	name: "watch", summary: "events as they happen",
 	about: "Prints a line for every change of the site: the time, the event (prefix.new, prefix.changed, prefix.deprecated, prefix.lost, " +
-		"prefix.restored, uplink.up, uplink.down), the uplink, the prefix and who has which subnet of it. Ends with Ctrl-C (status 0) " +
+		"prefix.restored, subnet.new, subnet.lost, uplink.up, uplink.down), the uplink, the prefix and who has which subnet of it. Ends with Ctrl-C (status 0) " +
 		"or when the daemon goes away (status 1).",
 	failed:   "the daemon cannot be asked, or went away",
 	examples: []string{"uplinkd watch", "uplinkd watch --json | jq -r 'select(.event == \"prefix.new\").prefix'"},
@@ -21,14 +21,14 @@ var watchVerb = verb{
 func cmdWatch(env *environment, args []string) int {
 	fs := env.flags("watch")
 	env.askFlags(fs)
-	asJSON := jsonFlag(fs)
+	env.jsonFlag(fs)
 	if _, status, ok := env.parse(fs, args, 0, 0); !ok {
 		return status
 	}
 	p := env.page()
 	err := env.client().Events(env.ctx, func() { fmt.Fprintln(env.stderr, "uplinkd: following events; end with Ctrl-C") },
 		func(e ctl.EventRecord) error {
-			if *asJSON {
+			if env.json {
 				b, err := json.Marshal(e)
 				if err == nil {
 					_, err = fmt.Fprintf(env.stdout, "%s\n", safeJSON(b))

@@ -43,8 +43,8 @@ func applyBesideIP(ctx context.Context, w io.Writer) error {
 }
 
 // parseBenchmarks collects the metrics of each benchmark over all of its runs: name-2  1  0.5 add-ms  0.4 add-ratio.
-func parseBenchmarks(out []byte) (names []string, results map[string]map[string]*sample) {
-	results = map[string]map[string]*sample{}
+func parseBenchmarks(out []byte) (names []string, results map[string]map[string]sample) {
+	results = map[string]map[string]sample{}
 	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
 		fields := strings.Fields(lines.Text())
 		if len(fields) < 4 || !strings.HasPrefix(fields[0], "Benchmark") {
@@ -56,14 +56,11 @@ func parseBenchmarks(out []byte) (names []string, results map[string]map[string]
 		}
 		if results[name] == nil {
 			names = append(names, name)
-			results[name] = map[string]*sample{}
+			results[name] = map[string]sample{}
 		}
 		for ; len(fields) >= 4; fields = fields[2:] {
 			if v, err := strconv.ParseFloat(fields[2], 64); err == nil {
-				if results[name][fields[3]] == nil {
-					results[name][fields[3]] = new(sample)
-				}
-				results[name][fields[3]].add(v)
+				results[name][fields[3]] = append(results[name][fields[3]], v)
 			}
 		}
 	}

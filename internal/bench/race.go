@@ -224,14 +224,15 @@ func (t *track) report(w io.Writer, o options, field []client, results []result)
 	}
 	title(w, "Size")
 	table(w, []string{"", "is", "aim"},
-		[]string{"binary", fmt.Sprintf("%.1f MB", float64(info.Size())/1e6), "<= 9 MB"},
-		[]string{"idle RSS", fmt.Sprintf("%.1f MB", ours.rss.median()/1000), "<= 16 MB"},
-		[]string{"idle PSS", fmt.Sprintf("%.1f MB", ours.pss.median()/1000), ""})
-	return t.shaky(w, field, results)
+		[]string{"binary", fmt.Sprintf("%.1f MiB (%d bytes)", float64(info.Size())/(1<<20), info.Size()), "<= 9 MB"},
+		[]string{"idle RSS", fmt.Sprintf("%.1f MiB", ours.rss.median()/1024), "<= 16 MB"},
+		[]string{"idle PSS", fmt.Sprintf("%.1f MiB", ours.pss.median()/1024), ""})
+	shaky(w, field, results)
+	return nil
 }
 
 // shaky tells when the machine was too busy for the figures to mean much.
-func (t *track) shaky(w io.Writer, field []client, results []result) error {
+func shaky(w io.Writer, field []client, results []result) {
 	var names []string
 	for i, r := range results {
 		if r.replyToAddress.quantile(0.75) > 2*r.replyToAddress.median() {
@@ -241,5 +242,4 @@ func (t *track) shaky(w io.Writer, field []client, results []result) error {
 	if len(names) > 0 {
 		fmt.Fprintf(w, "\nA quarter of the times from Reply to address of %s is more than twice the median: was the machine busy?\n", strings.Join(names, ", "))
 	}
-	return nil
 }

@@ -24,8 +24,8 @@ const smallest = "[uplink.fiber]\ninterface = \"wan0\"\n[downstream.lan]\ninterf
 // reconcile measures the engine's step that finds nothing to do, with more and more rows in the kernel.
 func reconcile(ctx context.Context, w io.Writer) error {
 	rows := [][]string{{"owned rows", "n", "step ms", "us/row", "reading the kernel", "of the step"}}
-	for _, size := range []struct{ delegations, steps int }{{1, 200}, {249, 50}, {2499, 12}} {
-		row, err := reconcileWith(ctx, size.delegations, size.steps)
+	for _, size := range []struct{ delegations, n int }{{1, 200}, {249, 50}, {2499, 12}} {
+		row, err := reconcileWith(ctx, size.delegations, size.n)
 		if err != nil {
 			return fmt.Errorf("reconcile with %d delegations: %w", size.delegations, err)
 		}
@@ -37,7 +37,7 @@ func reconcile(ctx context.Context, w io.Writer) error {
 }
 
 // reconcileWith gives an engine one lease of so many prefixes; each makes four rows.
-func reconcileWith(ctx context.Context, delegations, steps int) ([]string, error) {
+func reconcileWith(ctx context.Context, delegations, n int) ([]string, error) {
 	lab, err := netlab.Open()
 	if err != nil {
 		return nil, err
@@ -59,9 +59,9 @@ func reconcileWith(ctx context.Context, delegations, steps int) ([]string, error
 		return nil, err
 	}
 	defer kern.Close()
-	done := make(chan struct{}, 1)
+	steps := make(steps, 64)
 	e := engine.New(engine.Options{Config: cfg, Kernel: kern, Store: forgetful{}, Log: slog.New(slog.DiscardHandler),
-		Alive: func() { done <- struct{}{} }})
+		Alive: func() { steps <- struct{}{} }})
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -69,21 +69,26 @@ func reconcileWith(ctx context.Context, delegations, steps int) ([]string, error
 		_ = router.Do(func() error { return e.Run(ctx) }) // in the namespace, since /proc/sys is that of the thread
 	}()
 	defer func() { stop(); <-ended }()
-	<-done // the step at the start
-	bound := engine.ClientStatus{State: "bound", Reported: true, Lease: lease(delegations)}
-	e.Client("fiber", bound, true)
-	<-done
+	if err := steps.next(); err != nil { // the one at the start
+		return nil, err
+	}
+	e.Client("fiber", engine.ClientStatus{State: "bound", Reported: true, Lease: lease(delegations)}, true)
+	if err := steps.next(); err != nil {
+		return nil, err
+	}
 	s := e.Snapshot()
 	if len(s.Problems) > 0 || s.Counters.Failed > 0 {
 		return nil, fmt.Errorf("%d kernel errors, problems: %v", s.Counters.Failed, s.Problems)
 	}
 	writes := s.Counters.Writes
 	var took, reading, share sample
-	for range steps {
+	for range n {
 		kern.reading.Store(0)
 		began := time.Now()
-		e.Client("fiber", bound, false)
-		<-done
+		e.Routers("fiber", nil) // any news of an uplink is a reason to look, also none
+		if err := steps.next(); err != nil {
+			return nil, err
+		}
 		total, read := time.Since(began), time.Duration(kern.reading.Load())
 		took.addTime(total)
 		reading.addTime(read)
@@ -92,9 +97,21 @@ func reconcileWith(ctx context.Context, delegations, steps int) ([]string, error
 	if n := e.Snapshot().Counters.Writes - writes; n != 0 {
 		return nil, fmt.Errorf("%d writes although nothing had changed", n)
 	}
-	n := s.Wanted.Len()
-	return []string{fmt.Sprint(n), fmt.Sprint(steps), took.text(2), fmt.Sprintf("%.2f", took.median()*1000/float64(n)), reading.text(2),
+	owned := s.Wanted.Len()
+	return []string{fmt.Sprint(owned), fmt.Sprint(n), took.text(2), fmt.Sprintf("%.2f", took.median()*1000/float64(owned)), reading.text(2),
 		share.average(0) + " %"}, nil
+}
+
+// steps gets a token for every step of the engine that could read the kernel.
+type steps chan struct{}
+
+func (s steps) next() error {
+	select {
+	case <-s:
+		return nil
+	case <-time.After(time.Minute):
+		return fmt.Errorf("the engine made no step within a minute")
+	}
 }
 
 func lease(n int) (l pd.Lease) {

@@ -37,7 +37,7 @@ type Position struct {
 type Uplink struct {
 	Name      string
 	Interface string
-	Metric    uint32 // of its default routes; lower wins; default 1024, 1 … 4294967294
+	Metric    uint32 // of its default routes; lower wins; default 1000, 1 … 4294967294: ahead of the kernel's RA routes (1024) and not equal to them, which main could not hold twice
 	DHCPv6    DHCPv6
 	Pos       Position
 }

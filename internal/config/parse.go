@@ -34,7 +34,7 @@ const (
 // EventPatterns returns what may stand in a hook's "on": every event, every group of events, and "*".
 func EventPatterns() []string {
 	return []string{"*", "prefix.*", "prefix.new", "prefix.changed", "prefix.deprecated", "prefix.lost", "prefix.restored",
-		"uplink.*", "uplink.up", "uplink.down"}
+		"subnet.*", "subnet.new", "subnet.lost", "uplink.*", "uplink.up", "uplink.down"}
 }
 
 // Parse merges the files, the main one first, into a Config. The error is of type Errors and holds every mistake found;
@@ -201,7 +201,7 @@ func (p *parser) readUplink(name string, n *node) {
 	u := Uplink{
 		Name:      name,
 		Interface: required(s, "interface", `"wan0"`, interfaceName),
-		Metric:    get(s, "metric", 1024, integer[uint32](1, math.MaxUint32-1)),
+		Metric:    get(s, "metric", 1000, integer[uint32](1, math.MaxUint32-1)),
 		DHCPv6: DHCPv6{
 			Length:      get(s, "dhcpv6.length", 0, integer[uint8](0, 64)),
 			RapidCommit: get(s, "dhcpv6.rapid_commit", true, boolean),

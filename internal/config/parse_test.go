@@ -37,7 +37,7 @@ func TestDefaults(t *testing.T) {
 		TableBase: 1000,
 		RuleBase:  RuleBase{Main: 1000, OIF: 9000, From: 10000, Strict: 19999},
 		Uplinks: []Uplink{{
-			Name: "fiber", Interface: "wan0", Metric: 1024,
+			Name: "fiber", Interface: "wan0", Metric: 1000,
 			DHCPv6: DHCPv6{RapidCommit: true, Delay: true, ReportAfter: 15 * time.Second},
 			Pos:    Position{"uplinkd.toml", 1, 1},
 		}},
@@ -110,7 +110,7 @@ ra.mtu = 1280
 		Uplinks: []Uplink{
 			{Name: "dsl.7", Interface: "ppp0", Metric: 16, DHCPv6: DHCPv6{Length: 48, Release: true, ReportAfter: time.Minute},
 				Pos: Position{"uplinkd.toml", 10, 1}},
-			{Name: "fiber", Interface: "wan0", Metric: 1024, DHCPv6: DHCPv6{RapidCommit: true, Delay: true, ReportAfter: 15 * time.Second},
+			{Name: "fiber", Interface: "wan0", Metric: 1000, DHCPv6: DHCPv6{RapidCommit: true, Delay: true, ReportAfter: 15 * time.Second},
 				Pos: Position{"conf.d/guest.toml", 2, 1}},
 		},
 		Downstreams: []Downstream{

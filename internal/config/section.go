@@ -94,7 +94,7 @@ func (s *section) refuseUnknown(n *node, parents []string) (meant []string) {
 			if child.kind == kindTable {
 				what = "unknown section"
 			}
-			s.fail(child.key, key, "%s%s", what, didYouMean(key, s.words(child.kind)))
+			s.fail(child.key, key, "%s%s", what, s.suggest(key, parents, child.kind))
 			if w, ok := Closest(key, s.words(child.kind)); ok {
 				meant = append(meant, w)
 			}
@@ -105,6 +105,15 @@ func (s *section) refuseUnknown(n *node, parents []string) (meant []string) {
 		}
 	}
 	return meant
+}
+
+// suggest is didYouMean, but where nothing is close it lists only what may stand in the same section as key.
+func (s *section) suggest(key string, parents []string, k kind) string {
+	words := s.words(k)
+	if _, ok := Closest(key, words); !ok && len(parents) > 0 {
+		words = s.group(joinPath(parents...))
+	}
+	return didYouMean(key, words)
 }
 
 // group returns the known keys below a dotted prefix: dhcpv6.length and so on for dhcpv6.

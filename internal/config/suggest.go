@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -24,7 +25,8 @@ func didYouMean(word string, known []string) string {
 }
 
 // Closest returns the known word that was most likely meant: the one with the same last part ("rapid_commit" for
-// "dhcpv6.rapid_commit"), else the nearest by edit distance if at most a third of the letters differ.
+// "dhcpv6.rapid_commit"), else the nearest by edit distance if at most a third of the letters differ, else the first of
+// which it is a part ("ra.max_interval" for "ra.interval").
 func Closest(word string, known []string) (string, bool) {
 	if len(word) > maxWord {
 		return "", false
@@ -38,7 +40,21 @@ func Closest(word string, known []string) (string, bool) {
 			best, found = d, k
 		}
 	}
+	if found == "" {
+		found = partOf(word, known)
+	}
 	return found, found != ""
+}
+
+// partOf returns the first known key whose last part has the word as one of its words, in the same group.
+func partOf(word string, known []string) string {
+	for _, k := range known {
+		group := strings.TrimSuffix(k, lastPart(k))
+		if strings.HasPrefix(word, group) && slices.Contains(strings.Split(lastPart(k), "_"), strings.TrimPrefix(word, group)) {
+			return k
+		}
+	}
+	return ""
 }
 
 func lastPart(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
@@ -93,8 +95,36 @@ func (r *reader) judge() {
 	if detail, ok := errors.AsType[*toml.DecodeError](err); ok {
 		at.Line, at.Column = detail.Position()
 	}
-	r.errs = append(r.errs, Error{Pos: at, Msg: "invalid TOML: " + printable(strings.TrimPrefix(msg, "toml: "))})
+	msg = "invalid TOML: " + printable(strings.TrimPrefix(msg, "toml: "))
+	if word, column := r.bareWord(at.Line); word != "" {
+		at.Column, msg = column, "write a string in quotes: "+quote(word)
+	}
+	r.errs = append(r.errs, Error{Pos: at, Msg: msg})
 }
+
+// bareWord returns what stands without quotes as the value of a key in a line, and where, if it can only be meant as a
+// string: most other formats need no quotes.
+func (r *reader) bareWord(line int) (word string, column int) {
+	if line < 1 || line > len(r.lines) {
+		return "", 0
+	}
+	text := r.file.Data[r.lines[line-1]:]
+	if i := bytes.IndexByte(text, '\n'); i >= 0 {
+		text = text[:i]
+	}
+	m := bareValue.FindSubmatchIndex(text)
+	if m == nil {
+		return "", 0
+	}
+	word = strings.TrimRight(string(text[m[2]:m[3]]), " \t\r")
+	if word == "true" || word == "false" || strings.Trim(word, "+-0123456789_.") == "" {
+		return "", 0
+	}
+	return word, m[2] + 1
+}
+
+// bareValue matches KEY = VALUE with a value that begins like no other TOML value than a number, a boolean or a date.
+var bareValue = regexp.MustCompile(`^[ \t]*[A-Za-z0-9_."-]+[ \t]*=[ \t]*([^ \t"'\[{#=][^"'\[\]{},#]*)`)
 
 // openSection handles [a.b]. Lists of sections, [[a.b]], are refused; their keys go to a table that nobody reads.
 func (r *reader) openSection(root *node, e *unstable.Node) *node {

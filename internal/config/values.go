@@ -193,11 +193,16 @@ func address6(v value) (netip.Addr, bool) {
 	if !ok {
 		return netip.Addr{}, false
 	}
-	a, err := netip.ParseAddr(s)
-	if err != nil || !a.Is6() || a.Is4In6() || a.Zone() != "" {
-		return netip.Addr{}, v.bad("%s is not an IPv6 address without a zone", quote(s))
+	switch a, err := netip.ParseAddr(s); {
+	case err != nil:
+		return a, v.bad("%s is not an IPv6 address; write one such as \"2001:db8::53\" or \"::1\"", quote(s))
+	case a.Is4(), a.Is4In6():
+		return a, v.bad("%s is an IPv4 address, and uplinkd is about IPv6; write one such as \"2001:db8::53\" or \"::1\"", quote(s))
+	case a.Zone() != "":
+		return a, v.bad("%s names an interface; leave that away and write %s", quote(s), quote(a.WithZone("").String()))
+	default:
+		return a, true
 	}
-	return a, true
 }
 
 // nameProblem returns why s cannot name an uplink, a downstream or a hook. Names stand in file names, in environment

@@ -3,6 +3,7 @@ package ctl
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,8 +14,8 @@ import (
 
 // StatusOf describes snapshot s as it stands at now.
 func StatusOf(s *engine.Snapshot, hooks []HookStatus, now time.Time) Status {
-	st := Status{SchemaVersion: SchemaVersion, Time: now.UTC().Truncate(time.Millisecond), Daemon: s.Version, Rows: s.Wanted.Len(), Waiting: len(s.Waiting),
-		Uplinks: []Uplink{}, Downstreams: SiteOf(s.Site, now).Downstreams, Hooks: append([]HookStatus{}, hooks...), Problems: problems(s.Problems, s.Site)}
+	st := Status{SchemaVersion: SchemaVersion, Time: second(now), Daemon: s.Version, Rows: s.Wanted.Len(), Waiting: len(s.Waiting),
+		Uplinks: []Uplink{}, Downstreams: SiteOf(s.Site, now).Downstreams, Hooks: hookTimes(hooks), Problems: problems(s.Problems, s.Site)}
 	for _, u := range s.Site.Uplinks {
 		st.Uplinks = append(st.Uplinks, uplink(u, s.Clients[u.Name], now))
 	}
@@ -76,7 +77,23 @@ func (c *Client6) fromLease(l pd.Lease, now time.Time) {
 	c.Renew, c.Rebind = new(LifetimeAt(l.T1, now)), new(LifetimeAt(l.T2, now))
 }
 
-func instant(t time.Time) *time.Time { return new(t.UTC().Truncate(time.Second)) }
+func instant(t time.Time) *time.Time { return new(second(t)) }
+
+// second is t as all documents write it: UTC, in whole seconds.
+func second(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
+
+func hookTimes(list []HookStatus) []HookStatus {
+	out := append([]HookStatus{}, list...)
+	for i, h := range out {
+		if h.LastRun != nil {
+			out[i].LastRun = instant(*h.LastRun)
+		}
+		if h.NextTry != nil {
+			out[i].NextTry = instant(*h.NextTry)
+		}
+	}
+	return out
+}
 
 func downstream(d policy.Downstream, now time.Time) Downstream {
 	return Downstream{Name: d.Name, Interface: d.Interface, Kind: d.Kind, LinkUp: d.Link, Subnets: subnets(d.Subnets, now),
@@ -112,20 +129,30 @@ func announcement(a policy.Announcement, now time.Time) Announcement {
 func problems(list []policy.Problem, site policy.Site) []Problem {
 	out := []Problem{}
 	for _, p := range list {
-		dev := ""
+		var uplink policy.Uplink // the one that p is about, if it is about one
 		for _, u := range site.Uplinks {
 			if p.Path == "uplink."+u.Name {
-				dev = u.Interface
+				uplink = u
 			}
 		}
-		out = append(out, Problem{Path: p.Path, Code: p.Code, Message: p.Message, Advice: advice(p.Code, dev)})
+		out = append(out, Problem{Path: p.Path, Code: p.Code, Message: p.Message, Advice: advice(p, uplink)})
 	}
 	return out
 }
 
-// advice says what to do about findings whose message cannot know it; dev is the interface of the uplink, if it is one's.
-func advice(code, dev string) string {
-	switch code {
+// advice says what to do about findings whose message does not say it.
+func advice(p policy.Problem, uplink policy.Uplink) string {
+	switch p.Code {
+	case "no-interface":
+		return "correct interface in [" + p.Path + "] if the name is wrong (ip link lists them); when the interface appears, uplinkd goes on by itself"
+	case "subnet-id-too-large":
+		return "set subnet in [" + p.Path + "] to one of these numbers or to \"auto\", or ask the provider for a larger prefix with dhcpv6.length"
+	case "subnet-overlap":
+		return "give [" + p.Path + "] another subnet, or \"auto\""
+	case "delegation-full":
+		return "ask the provider for a larger prefix with dhcpv6.length, or remove a downstream"
+	case "delegation-overlap":
+		return "two providers hand out the same addresses, or two uplinks reach the same provider: remove one of the uplinks"
 	case "read-failed":
 		return "uplinkd tries again by itself; it needs CAP_NET_ADMIN, and the journal has more: journalctl -u uplinkd"
 	case "apply-failed":
@@ -133,11 +160,20 @@ func advice(code, dev string) string {
 	case "fighting":
 		return "find the other program (ip monitor shows when it writes; often systemd-networkd or a firewall script) and tell it to leave this alone"
 	case "no-prefix":
-		return "see what the provider answers: tcpdump -ni " + dev + " 'udp port 546 or udp port 547'; ask again now: uplinkd renew"
+		return "see what the provider answers: " + capture(uplink) + "; ask again now: uplinkd renew " + uplink.Name
+	case "lease-not-extended":
+		return "uplinkd goes on asking; see whether the provider answers: " + capture(uplink)
+	case "config-not-loaded":
+		return "uplinkd check shows every mistake; when it says ok: systemctl reload uplinkd"
 	case "not-saved":
 		return "make room in the state directory or correct its owner; until then a restart forgets the newest lease"
 	}
 	return ""
+}
+
+// capture is a command that shows the DHCPv6 messages of an uplink.
+func capture(u policy.Uplink) string {
+	return "tcpdump -ni " + u.Interface + " 'udp port 546 or udp port 547'"
 }
 
 // verdict sums up st in a word and a sentence.
@@ -170,25 +206,60 @@ func verdict(st Status, ready bool) (Health, string) {
 
 // complaints are what keeps st from being OK, the most important first.
 func complaints(st Status) (bad []string) {
+	said := map[string]bool{} // paths of what the headline names already
 	for _, u := range st.Uplinks {
+		text := ""
 		switch {
 		case !u.Up:
-			bad = append(bad, u.Name+" is down: "+u.Reason)
+			text = u.Name + " is down: " + u.Reason
+		case len(u.Delegations) == 0 && u.Client.State == pd.StateReleased:
+			text = u.Name + " has given its prefix back, uplinkd renew " + u.Name + " asks for one"
 		case len(u.Delegations) == 0:
-			bad = append(bad, u.Name+" has no prefix, the client is "+u.Client.State)
+			text = u.Name + " has no prefix, the client is " + u.Client.State
 		case !anyPreferred(u.Delegations):
-			bad = append(bad, u.Name+" has only deprecated prefixes")
+			text = u.Name + " has only deprecated prefixes"
+		}
+		if text != "" {
+			bad, said["uplink."+u.Name] = append(bad, text), true
 		}
 	}
-	if n := len(st.Problems); n > 0 {
-		bad = append(bad, count(n, "problem"))
-	}
+	bad = append(bad, problemsInShort(st, said)...)
 	for _, h := range st.Hooks {
 		if !h.OK {
 			bad = append(bad, "hook "+h.Name+" fails")
 		}
 	}
 	return bad
+}
+
+// problemsInShort names the first problem whose subject the headline does not have yet, and says how many more there are.
+func problemsInShort(st Status, said map[string]bool) []string {
+	rest := slices.DeleteFunc(slices.Clone(st.Problems), func(p Problem) bool { return said[p.Path] })
+	switch len(rest) {
+	case 0:
+		return nil
+	case 1:
+		return []string{inShort(rest[0], st)}
+	}
+	return []string{inShort(rest[0], st) + " and " + count(len(rest)-1, "more problem")}
+}
+
+// inShort is a problem in a few words: "lan has no subnet: subnet id 300 does not fit".
+func inShort(p Problem, st Status) string {
+	subject := strings.TrimPrefix(strings.TrimPrefix(p.Path, "uplink."), "downstream.")
+	for _, d := range st.Downstreams {
+		if p.Path == "downstream."+d.Name && len(d.Subnets) == 0 {
+			subject += " has no subnet"
+		}
+	}
+	const most = 84 // characters, for one line with the rest of the headline
+	text, _, _ := strings.Cut(p.Message, "; ")
+	if r := []rune(text); len(r) > most {
+		if text, _, _ = strings.Cut(text, ": "); len([]rune(text)) > most {
+			text = string(r[:most]) + "…"
+		}
+	}
+	return subject + ": " + text
 }
 
 func anyPreferred(list []Delegation) bool {

@@ -2,6 +2,10 @@ package ctl
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +44,46 @@ func planned(t *testing.T, delegations ...policy.Granted) *engine.Snapshot {
 
 var granted = policy.Granted{Prefix: netip.MustParsePrefix("2001:db8:100::/56"), PreferredUntil: in(52 * time.Minute), ValidUntil: in(72 * time.Minute)}
 
+// problem adds a finding to a snapshot.
+func problem(path, code, message string) func(*engine.Snapshot) {
+	return func(s *engine.Snapshot) {
+		s.Problems = append(s.Problems, policy.Problem{Path: path, Code: code, Message: message})
+	}
+}
+
+// TestEveryProblemSaysWhatToDo goes through the codes: the advice, or else the message itself (by a command or a key to
+// set), must say it.
+func TestEveryProblemSaysWhatToDo(t *testing.T) {
+	inMessage := []string{"interface-down", "address-too-long", "delegation-too-short", "state-damaged"}
+	codes := map[string]bool{"config-not-loaded": true, "state-damaged": true}
+	for _, dir := range []string{"../../policy", "../engine", "../../cmd/uplinkd"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if strings.HasSuffix(f, "_test.go") {
+				continue
+			}
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range regexp.MustCompile(`(?:\.problem\([^"\n]*(?:"[a-z]+\."[^"\n]*)?|Code: )"([a-z-]+)"`).FindAllSubmatch(b, -1) {
+				codes[string(m[1])] = true
+			}
+		}
+	}
+	if len(codes) < 14 {
+		t.Errorf("only these codes were found in the sources: %v", codes)
+	}
+	for code := range codes {
+		if got := advice(policy.Problem{Path: "uplink.fiber", Code: code}, policy.Uplink{Name: "fiber", Interface: "wan0"}); (got == "") != slices.Contains(inMessage, code) {
+			t.Errorf("%s: advice %q", code, got)
+		}
+	}
+}
+
 func TestHealth(t *testing.T) {
 	old := granted
 	old.PreferredUntil = in(-time.Minute)
@@ -57,7 +101,25 @@ func TestHealth(t *testing.T) {
 		{"nothing yet", func(s *engine.Snapshot) { s.Ready = false }, nil, nil, Starting, "the kernel has not followed yet; fiber has no prefix, the client is bound"},
 		{"no prefix", nil, nil, nil, NoPrefix, "nothing to number hosts with; fiber has no prefix, the client is bound"},
 		{"only an old prefix", nil, []policy.Granted{old}, nil, NoPrefix, "nothing to number hosts with; fiber has only deprecated prefixes"},
-		{"too small", nil, []policy.Granted{small}, nil, Degraded, "1 problem"},
+		{"too small", nil, []policy.Granted{small}, nil, Degraded,
+			"lan has no subnet: uplink fiber delegated 2001:db8:100::/80, too small for a /64"},
+		{"given back", func(s *engine.Snapshot) { s.Clients["fiber"] = engine.ClientStatus{State: pd.StateReleased} }, nil, nil, NoPrefix,
+			"nothing to number hosts with; fiber has given its prefix back, uplinkd renew fiber asks for one"},
+		{"not extended", problem("uplink.fiber", "lease-not-extended", "the lease is not extended, 2001:db8:1194:ea00::/56 keeps working until 02:57:00; old connections until 03:20:00; no server"),
+			[]policy.Granted{granted}, nil, Degraded, "fiber: the lease is not extended, 2001:db8:1194:ea00::/56 keeps working until 02:57:00"},
+		{"bad config", problem("config", "config-not-loaded", "/etc/uplinkd/uplinkd.toml:3:1: downstream.lan.colour: unknown key; known are interface"),
+			[]policy.Granted{granted}, nil, Degraded, "config: /etc/uplinkd/uplinkd.toml:3:1: downstream.lan.colour: unknown key"},
+		{"a long one", problem("downstream.lan", "x", strings.Repeat("long ", 20)+": and more"),
+			[]policy.Granted{granted}, nil, Degraded, "lan: " + strings.Repeat("long ", 17)[:84] + "…"},
+		{"several", func(s *engine.Snapshot) {
+			problem("downstream.lan", "a", "first")(s)
+			problem("downstream.lan", "b", "second")(s)
+			problem("kernel", "c", "third")(s)
+		}, []policy.Granted{granted}, nil, Degraded, "lan: first and 2 more problems"},
+		{"only what is said already", func(s *engine.Snapshot) {
+			s.Site.Uplinks[0].Up, s.Site.Uplinks[0].Reason = false, "interface wan0 does not exist"
+			problem("uplink.fiber", "no-interface", "interface wan0 does not exist; see: ip link")(s)
+		}, []policy.Granted{granted}, nil, Degraded, "fiber is down: interface wan0 does not exist"},
 		{"uplink down", func(s *engine.Snapshot) { s.Site.Uplinks[0].Up, s.Site.Uplinks[0].Reason = false, "no carrier on wan0" },
 			[]policy.Granted{granted}, nil, Degraded, "fiber is down: no carrier on wan0"},
 		{"hook fails", nil, []policy.Granted{granted}, []HookStatus{{Name: "ddns"}}, Degraded, "hook ddns fails"},

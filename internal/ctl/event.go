@@ -12,18 +12,19 @@ import (
 // EventRecord is one line of GET /v1/events: a semantic change of the site. The last line of a stream that the server
 // ends carries only End.
 type EventRecord struct {
-	Seq       uint64        `json:"seq,omitempty"` // since the start of the daemon; a gap means that events were missed
-	Time      time.Time     `json:"time,omitzero"`
-	Event     string        `json:"event,omitempty"`
-	Uplink    string        `json:"uplink,omitempty"`
-	Interface string        `json:"interface,omitempty"`
-	Prefix    netip.Prefix  `json:"prefix,omitzero"`
-	OldPrefix netip.Prefix  `json:"old_prefix,omitzero"`
-	Preferred uint32        `json:"preferred,omitempty"` // seconds left, 4294967295: for ever
-	Valid     uint32        `json:"valid,omitempty"`
-	Gateway   netip.Addr    `json:"gateway,omitzero"`
-	Subnets   []EventSubnet `json:"subnets,omitempty"`
-	End       string        `json:"end,omitempty"` // why the server ends the stream
+	SchemaVersion int           `json:"schema_version,omitempty"` // absent inside another document
+	Seq           uint64        `json:"seq,omitempty"`            // since the start of the daemon; a gap means that events were missed
+	Time          time.Time     `json:"time,omitzero"`
+	Event         string        `json:"event,omitempty"`
+	Uplink        string        `json:"uplink,omitempty"`
+	Interface     string        `json:"interface,omitempty"`
+	Prefix        netip.Prefix  `json:"prefix,omitzero"`
+	OldPrefix     netip.Prefix  `json:"old_prefix,omitzero"`
+	Preferred     uint32        `json:"preferred,omitempty"` // seconds left, 4294967295: for ever
+	Valid         uint32        `json:"valid,omitempty"`
+	Gateway       netip.Addr    `json:"gateway,omitzero"`
+	Subnets       []EventSubnet `json:"subnets,omitempty"`
+	End           string        `json:"end,omitempty"` // why the server ends the stream
 }
 
 // EventSubnet is what one downstream has of the event's prefix.
@@ -38,7 +39,7 @@ type EventSubnet struct {
 // RecordOf describes an event of the engine.
 func RecordOf(i engine.Item) EventRecord {
 	r := recordOf(i.Event)
-	r.Seq, r.Time = i.Seq, i.Time.UTC()
+	r.SchemaVersion, r.Seq, r.Time = SchemaVersion, i.Seq, second(i.Time)
 	return r
 }
 

@@ -42,7 +42,7 @@ type SubnetOf struct {
 // Explain tells what snapshot s has to do with addr.
 func Explain(s *engine.Snapshot, addr netip.Addr, now time.Time) Explanation {
 	addr = addr.WithZone("").Unmap()
-	x := Explanation{SchemaVersion: SchemaVersion, Time: now.UTC().Truncate(time.Millisecond), Address: addr, Roles: []string{},
+	x := Explanation{SchemaVersion: SchemaVersion, Time: second(now), Address: addr, Roles: []string{},
 		Delegations: []DelegationFrom{}, Subnets: []SubnetOf{}, Addresses: []Row{}, Routes: []Row{}, Rules: []Row{}}
 	for _, d := range s.Site.Downstreams {
 		x.downstream(d, now)

@@ -9,14 +9,13 @@ import (
 	"uplinkd/policy"
 )
 
-// Plan is the answer to GET /v1/plan (rows, and operations that wait), and what `uplinkd plan --prefix` makes of an
-// invented delegation (operations from an empty kernel).
+// Plan is the answer to GET /v1/plan, and what `uplinkd plan --prefix` makes of an invented delegation.
 type Plan struct {
 	SchemaVersion int           `json:"schema_version"`
 	Time          time.Time     `json:"time"`
 	Rows          []Row         `json:"rows"`       // all that uplinkd keeps in the kernel
 	Waiting       []Operation   `json:"waiting"`    // withdrawals held back until all uplinks have reported
-	Operations    []Operation   `json:"operations"` // in order; only for an invented delegation
+	Operations    []Operation   `json:"operations"` // that make the rows in a kernel without any, in order
 	Announced     []Announced   `json:"announced"`
 	Problems      []Problem     `json:"problems"`
 	Events        []EventRecord `json:"events,omitempty"` // only for an invented delegation: what hooks would be told
@@ -56,8 +55,15 @@ type Reason struct {
 
 // PlanOf describes what snapshot s wants in the kernel, as it stands at now.
 func PlanOf(s *engine.Snapshot, now time.Time) Plan {
-	return Plan{SchemaVersion: SchemaVersion, Time: now.UTC().Truncate(time.Millisecond), Rows: Rows(s.Wanted, now), Waiting: Operations(s.Waiting, now),
-		Operations: []Operation{}, Announced: AnnouncedBy(s.Site, now), Problems: problems(s.Problems, s.Site)}
+	return Plan{SchemaVersion: SchemaVersion, Time: second(now), Rows: Rows(s.Wanted, now), Waiting: Operations(s.Waiting, now),
+		Operations: Operations(kernel.Diff(kernel.State{}, s.Wanted, now).Ops, now), Announced: AnnouncedBy(s.Site, now), Problems: problems(s.Problems, s.Site)}
+}
+
+// InventedPlan is PlanOf for a site that no daemon has: what would be done in an empty kernel, and what hooks would hear.
+func InventedPlan(site policy.Site, found []policy.Problem, now time.Time) Plan {
+	p := PlanOf(&engine.Snapshot{Site: site, Problems: found, Wanted: policy.Compile(site)}, now)
+	p.Events = RecordsOf(policy.Events(policy.Site{}, site, nil))
+	return p
 }
 
 // Rows describes the rows of s in the order of their phases.
@@ -95,6 +101,3 @@ func AnnouncedBy(s policy.Site, now time.Time) []Announced {
 	}
 	return out
 }
-
-// ProblemsOf describes findings of planning a site.
-func ProblemsOf(list []policy.Problem, s policy.Site) []Problem { return problems(list, s) }

@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"uplinkd/internal/engine"
+	"uplinkd/policy"
 )
 
 // Source is what the server reads.
@@ -30,6 +32,8 @@ type Actions struct {
 	Release func(ctx context.Context, uplink string) error // give the lease back
 	Reload  func(ctx context.Context) error                // read the config again
 	Hooks   func() []HookStatus                            // how hooks fare; may be nil
+
+	Problems func() []policy.Problem // what needs attention and the Source does not know; may be nil
 }
 
 // Bounds of the server. Watchers get less than all connections, so that they cannot shut out `uplinkd status`.
@@ -121,11 +125,22 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	if s.Actions.Hooks != nil {
 		hooks = s.Actions.Hooks()
 	}
-	answer(w, http.StatusOK, StatusOf(s.Source.Snapshot(), hooks, time.Now()))
+	answer(w, http.StatusOK, StatusOf(s.snapshot(), hooks, time.Now()))
+}
+
+// snapshot is the newest one of the source with all problems.
+func (s *Server) snapshot() *engine.Snapshot {
+	snap := s.Source.Snapshot()
+	if s.Actions.Problems == nil {
+		return snap
+	}
+	all := *snap
+	all.Problems = slices.Concat(snap.Problems, s.Actions.Problems())
+	return &all
 }
 
 func (s *Server) plan(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, PlanOf(s.Source.Snapshot(), time.Now()))
+	answer(w, http.StatusOK, PlanOf(s.snapshot(), time.Now()))
 }
 
 func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
@@ -190,14 +205,14 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		select {
 		case item, ok := <-items:
 			if !ok {
-				_ = send(EventRecord{End: "too slow: more than 64 events were not read"})
+				_ = send(EventRecord{SchemaVersion: SchemaVersion, End: "too slow: more than 64 events were not read"})
 				return
 			}
 			if send(RecordOf(item)) != nil {
 				return
 			}
 		case <-r.Context().Done():
-			_ = send(EventRecord{End: "the daemon stops"})
+			_ = send(EventRecord{SchemaVersion: SchemaVersion, End: "the daemon stops"})
 			return
 		}
 	}

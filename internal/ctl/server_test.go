@@ -88,6 +88,25 @@ func TestActionsReachTheDaemon(t *testing.T) {
 	}
 }
 
+func TestProblemsOfTheDaemonAreShown(t *testing.T) {
+	src := &source{snapshot: engine.Snapshot{Problems: []policy.Problem{{Path: "kernel", Code: "read-failed"}}}}
+	c := Dial(serve(t, src, Actions{Problems: func() []policy.Problem {
+		return []policy.Problem{{Path: "config", Code: "config-not-loaded", Message: "uplinkd.toml:3:1: unknown key"}}
+	}}))
+	for range 2 { // the first must not have added to the source's own
+		s, err := c.Status(t.Context())
+		p, perr := c.Plan(t.Context())
+		if err != nil || perr != nil {
+			t.Fatal(err, perr)
+		}
+		for _, list := range [][]Problem{s.Problems, p.Problems} {
+			if len(list) != 2 || list[1].Path != "config" || list[1].Advice == "" {
+				t.Errorf("problems: %+v", list)
+			}
+		}
+	}
+}
+
 func TestOthersMayLookButNotAct(t *testing.T) {
 	for _, tt := range []struct {
 		who  peer

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"uplinkd/internal/ctl"
 	"uplinkd/internal/netlab"
@@ -72,7 +73,7 @@ func TestBadReload(t *testing.T) {
 	}
 	s.eventually("the new config to be refused", func() (bool, string) {
 		out := s.daemon.Output()
-		return strings.Contains(out, "the old config stays in force") && strings.Contains(out, "uplinkd.toml:10:10"), out
+		return strings.Contains(out, "stays in force") && strings.Contains(out, "uplinkd.toml:10:10"), out
 	})
 	s.reconciles(1)
 	if now := s.kernelText(); now != before {
@@ -157,8 +158,9 @@ func TestDamagedState(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.start()
-			s.awaitHealthy()
+			s.problem(name + " was damaged")
 			s.keptDamaged(name, what, damaged)
+			s.awaitHealthy()
 			if name == "duid.json" {
 				continue
 			}
@@ -191,7 +193,7 @@ func (s *site) stateFile(name string) []byte {
 
 var keptAs = regexp.MustCompile(`it is kept as ([^ "\\]+)`)
 
-// keptDamaged finds in the log under which name the damaged file is kept.
+// keptDamaged finds in the log under which name the damaged file is kept, and removes it, which ends the problem.
 func (s *site) keptDamaged(name, what string, content []byte) {
 	s.t.Helper()
 	log := s.daemon.Output()
@@ -203,7 +205,10 @@ func (s *site) keptDamaged(name, what string, content []byte) {
 	if kept := s.stateFile(m[0][1]); !bytes.Equal(kept, content) {
 		s.t.Errorf("%s %s: %s has %q, the damaged file had %q", name, what, m[0][1], kept, content)
 	}
-	if strings.ContainsAny(log, "\x00\x1b\xff") {
+	if err := os.Remove(filepath.Join(s.dir, "state", m[0][1])); err != nil {
+		s.t.Error(err)
+	}
+	if strings.ContainsAny(log, "\x00\x1b") || !utf8.ValidString(log) {
 		s.t.Errorf("%s %s: control characters in the log: %q", name, what, log)
 	}
 }

@@ -138,7 +138,7 @@ func (s *site) drifts(v *simulated) []drift {
 		ip("-6 route del %s dev lan0", subnet),
 		ip("-6 route del unreachable default table 1001 metric 4294967295"),
 		ip("-6 route flush table 1001 proto 200"),
-		ip("-6 route replace default via fe80::dead dev wan0 table 1001 metric 1024 proto 200"),
+		ip("-6 route replace default via fe80::dead dev wan0 table 1001 metric 1000 proto 200"),
 		ip("-6 route flush proto 200"),
 		sysctl("net.ipv6.conf.all.forwarding", "0"),
 		sysctl("net.ipv6.conf.wan0.accept_ra_defrtr", "1"),

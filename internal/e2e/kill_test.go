@@ -99,14 +99,21 @@ func TestKilledDuringApply(t *testing.T) {
 			t.Fatalf("want %d addresses in\n%s", n, undisturbed[i])
 		}
 	}
+	log := subscribe(t, s.router)
 	partial := 0
 	for round := range 50 {
 		i := round % 2
 		s.configure(configs[i])
+		log.take()
 		if err := s.daemon.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		delay := time.Duration(random.Int64N(int64(3 * time.Millisecond)))
+		// Half of the kills come at any time, half when so many changes have been seen.
+		delay, changes := time.Duration(random.Int64N(int64(5*time.Millisecond))), random.IntN(100)
+		if round%4 < 2 {
+			delay = 0
+			log.await(changes)
+		}
 		time.Sleep(delay)
 		s.end(syscall.SIGKILL)
 		if found := s.kernelText(); !slices.Contains(undisturbed[:], found) {
@@ -120,7 +127,7 @@ func TestKilledDuringApply(t *testing.T) {
 		s.start()
 		s.awaitHealthy()
 		if got := s.kernelText(); got != undisturbed[i] {
-			t.Fatalf("round %d, killed %v after SIGHUP: the kernel has\n%s\nwithout the kill\n%s", round, delay, got, undisturbed[i])
+			t.Fatalf("round %d, killed %v or %d changes after SIGHUP: the kernel has\n%s\nwithout the kill\n%s", round, delay, changes, got, undisturbed[i])
 		}
 	}
 	t.Logf("%d of 50 kills left the kernel between the two states", partial)

@@ -34,6 +34,7 @@ func TestRelease(t *testing.T) {
 	if left := addresses(s.router, "lan0"); len(left) > 0 {
 		t.Errorf("after the Release lan0 has %v", left)
 	}
+	s.hostAddress("2001:db8::/32", "deprecated", deprecated) // hosts are told before the daemon goes (RFC 9915 §18.2.7)
 	s.start()
 	s.awaitHealthy()
 	s.reach()

@@ -68,6 +68,7 @@ type Engine struct {
 	watch    watchers
 
 	// Owned by Run.
+	ctx       context.Context // of Run
 	cfg       *config.Config
 	world     policy.World
 	clients   map[string]ClientStatus
@@ -80,21 +81,24 @@ type Engine struct {
 	retryAt   time.Time
 	resyncAt  time.Time
 	ready     bool
-	began     time.Time // of Run
-	readable  bool      // the last step could read the kernel
+	began     time.Time        // of Run
+	readable  bool             // the last step could read the kernel
+	found     []policy.Problem // by the last step
 	status    string
 	gen       uint64
-	unsaved   []job         // leases, handed to the writer when the kernel has followed: it would take a processor from that
-	pending   []publication // waiting for the writer
+	postponed map[string]bool // uplinks whose prefixes change too often: their newest lease waits
+	unsaved   []job           // leases, handed to the writer when the kernel has followed: it would take a processor from that
+	pending   []publication   // waiting for the writer
 	counters  Counters
 	links     []kernel.Link
 	afterStep []func() // called once when the step that follows is done
+	afterTell []func() // called once when nothing waits for the disk any more
 }
 
 // New returns an engine; it does nothing before Run.
 func New(opt Options) *Engine {
 	e := &Engine{opt: opt, facts: make(chan fact, 64), hints: make(chan struct{}, 1), written: make(chan uint64, 1),
-		jobs: make(chan job, 64), done: make(chan struct{}), cfg: opt.Config, clients: map[string]ClientStatus{}}
+		jobs: make(chan job, 64), done: make(chan struct{}), cfg: opt.Config, clients: map[string]ClientStatus{}, postponed: map[string]bool{}}
 	e.limits = limiter{rate: 5 * time.Second, burst: 10, keys: map[string]bucket{}}
 	e.world.Uplinks = map[string]policy.UplinkFacts{}
 	e.watch.subscribers = map[chan Item]bool{}
@@ -109,6 +113,7 @@ const settle = 30 * time.Millisecond
 // error only when the stored ledger cannot be read for another reason than being absent or damaged.
 func (e *Engine) Run(ctx context.Context) error {
 	defer close(e.done)
+	e.ctx = ctx
 	e.began = time.Now()
 	if err := e.load(); err != nil {
 		return err
@@ -185,6 +190,9 @@ func (e *Engine) next() time.Time {
 	}
 	if !e.retryAt.IsZero() {
 		sooner(e.retryAt)
+	}
+	if len(e.postponed) > 0 {
+		sooner(e.world.Now.Add(e.limits.rate))
 	}
 	for _, d := range deadlines(e.snap.Load().Site, e.ledger) {
 		if t, ok := d.Time(); ok {

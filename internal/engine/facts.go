@@ -57,13 +57,43 @@ func (e *Engine) Client(uplink string, s ClientStatus, hasLease bool) {
 		s.Reported = s.Reported || was.Reported
 		e.clients[uplink] = s
 		if !hasLease && s.Reported == was.Reported && s.Failure == was.Failure {
-			// "soliciting" has become "requesting": the Reply may be on its way, and a step now would hold it up.
+			// "soliciting" has become "requesting": the Reply is on its way, and a whole step now would hold it up.
+			e.showClients()
+			e.rehearse()
+			return false
+		}
+		if was := e.world.Uplinks[uplink].Delegations; !samePrefixes(was, s.Lease) && !e.limits.take(changesOf(uplink), time.Now()) {
+			e.postponed[uplink] = true
+		}
+		if e.postponed[uplink] {
 			e.showClients()
 			return false
 		}
 		e.grant(uplink, s.Lease, s.Reported)
 		return true
 	})
+}
+
+// changesOf is the key under which the limiter counts how often an uplink's prefixes become others: a provider that
+// renumbers with every Reply must not drive the kernel, the disk, the log and the hooks at its own pace.
+func changesOf(uplink string) string { return "prefixes of uplink " + uplink }
+
+func samePrefixes(gs []policy.Granted, l pd.Lease) bool {
+	return slices.EqualFunc(gs, l.Prefixes, func(g policy.Granted, p pd.LeasedPrefix) bool { return g.Prefix == p.Prefix })
+}
+
+// catchUp takes in the leases that had to wait for the limiter, as far as it lets them pass now.
+func (e *Engine) catchUp(now time.Time) {
+	for uplink := range e.postponed {
+		if !e.has(uplink) {
+			delete(e.postponed, uplink)
+			continue
+		}
+		if e.limits.take(changesOf(uplink), now) {
+			delete(e.postponed, uplink)
+			e.grant(uplink, e.clients[uplink].Lease, e.clients[uplink].Reported)
+		}
+	}
 }
 
 // grant makes a lease a fact of planning.
@@ -99,11 +129,12 @@ func (e *Engine) Hint() {
 	}
 }
 
-// Reload replaces the config, reads the links again, and returns when the first step with both is done.
+// Reload replaces the config, reads the links again, and returns when the first step with both is done. The config is
+// replaced all the same when it returns earlier, with an error.
 func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 	return e.during(ctx, "reload", func(e *Engine) {
 		e.cfg = cfg
-		e.refreshLinks(ctx)
+		e.refreshLinks(e.ctx) // ctx is the caller's: it may have gone away
 		for name := range e.world.Uplinks {
 			if !e.has(name) {
 				delete(e.world.Uplinks, name)
@@ -114,9 +145,23 @@ func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 	})
 }
 
-// Settle returns when the kernel has followed all facts that were told before.
+// Settle returns when the kernel has followed all facts that were told before, and consumers know of it.
 func (e *Engine) Settle(ctx context.Context) error {
-	return e.during(ctx, "last step", func(*Engine) {})
+	told := make(chan struct{})
+	if err := e.during(ctx, "last step", func(e *Engine) {
+		e.afterStep = append(e.afterStep, func() { e.afterTell = append(e.afterTell, func() { close(told) }) })
+	}); err != nil {
+		return err
+	}
+	e.send(func(e *Engine) bool { e.published(0); return false })
+	select {
+	case <-told:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("last step: its outcome is not on disk yet: %w", ctx.Err())
+	case <-e.done:
+		return fmt.Errorf("last step: the engine has stopped")
+	}
 }
 
 // during has f done by the engine and returns when the step that follows it is done.

@@ -1,11 +1,15 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
+	"time"
 
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/lifetime"
@@ -17,12 +21,16 @@ import (
 type durable struct {
 	Plan      policy.Ledger     `json:"plan"`
 	Sysctls   map[string]string `json:"sysctls"`   // name → value from before uplinkd
-	Addresses []addressRecord   `json:"addresses"` // owned, for kernels that cannot mark them
+	Addresses []addressRecord   `json:"addresses"` // owned, sorted, for kernels that cannot mark them
 }
 
 type addressRecord struct {
 	Dev    string       `json:"dev"`
 	Prefix netip.Prefix `json:"prefix"`
+}
+
+func (a addressRecord) compare(b addressRecord) int {
+	return cmp.Or(strings.Compare(a.Dev, b.Dev), a.Prefix.Compare(b.Prefix))
 }
 
 // reported is what consumers of events have been told, in site.json. In another boot nothing of it is true any more.
@@ -46,30 +54,70 @@ type job struct {
 	lease    *pd.Lease
 	ledger   *durable
 	reported *reported
-	done     uint64 // 0, or the generation that is complete with this job
+	done     uint64        // 0, or the generation that is complete with this job
+	tried    chan struct{} // nil, or closed when the job has been tried
 }
 
-// write is the writer's goroutine: the engine never waits for the disk.
+// unsaved is what the disk does not have yet: by file, how to write the newest value.
+type unsaved map[string]func() error
+
+func (e *Engine) unsave(u unsaved, j job) {
+	if j.lease != nil {
+		u["lease-"+j.uplink] = func() error { return e.opt.Store.SaveLease(j.uplink, *j.lease) }
+	}
+	if j.ledger != nil {
+		u[ledgerFile] = func() error { return e.opt.Store.WriteJSON(ledgerFile, formatVersion, j.ledger) }
+	}
+	if j.reported != nil {
+		u[reportedFile] = func() error { return e.opt.Store.WriteJSON(reportedFile, formatVersion, j.reported) }
+	}
+}
+
+// save tries to write everything and keeps what failed, for the next job or the next try.
+func (u unsaved) save() error {
+	var errs []error
+	for _, file := range slices.Sorted(maps.Keys(u)) {
+		if err := u[file](); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		delete(u, file)
+	}
+	return errors.Join(errs...)
+}
+
+// write is the writer's goroutine: the engine never waits for the disk. What cannot be written, on a full disk for one,
+// is tried again after 1 s, doubled up to a minute, and is a problem until it is written. Consumers are told all the
+// same: a LAN without addresses because a disk is full would be the greater harm.
 func (e *Engine) write() {
-	for j := range e.jobs {
-		var errs []error
-		if j.lease != nil {
-			errs = append(errs, e.opt.Store.SaveLease(j.uplink, *j.lease))
+	left, pause := unsaved{}, time.Duration(0)
+	var again <-chan time.Time
+	for {
+		var j job
+		select {
+		case next, more := <-e.jobs:
+			if !more {
+				return
+			}
+			j = next
+			e.unsave(left, j)
+		case <-again:
 		}
-		if j.ledger != nil {
-			errs = append(errs, e.opt.Store.WriteJSON(ledgerFile, formatVersion, j.ledger))
-		}
-		if j.reported != nil {
-			errs = append(errs, e.opt.Store.WriteJSON(reportedFile, formatVersion, j.reported))
-		}
-		if err := errors.Join(errs...); err != nil {
+		again = nil
+		if err := left.save(); err != nil {
+			pause = min(max(time.Second, 2*pause), time.Minute)
+			again = time.After(pause)
 			e.opt.Log.Error("save state: a restart may not remember this", "err", err)
 			e.failures.Store(new(err.Error()))
 		} else {
+			pause = 0
 			e.failures.Store(nil)
 		}
 		if j.done != 0 {
 			e.complete(j.done)
+		}
+		if j.tried != nil {
+			close(j.tried)
 		}
 	}
 }
@@ -97,6 +145,7 @@ func (e *Engine) load() error {
 	if e.saved.Sysctls == nil {
 		e.saved.Sysctls = map[string]string{}
 	}
+	slices.SortFunc(e.saved.Addresses, addressRecord.compare) // a person may have edited the file
 	e.ledger = e.saved.Plan
 	var r reported
 	if err := read(e, reportedFile, &r); err != nil {
@@ -174,12 +223,12 @@ func (e *Engine) saveLeases() {
 // save queues the ledger for the disk.
 func (e *Engine) save() { e.jobs <- job{ledger: e.copyLedger()} }
 
-// saveNow writes the ledger before it returns.
+// saveNow returns when the disk has the ledger, or has refused it. It goes the way of all jobs, so that an older ledger
+// that is still queued cannot overwrite this one.
 func (e *Engine) saveNow() {
-	if err := e.opt.Store.WriteJSON(ledgerFile, formatVersion, e.copyLedger()); err != nil {
-		e.opt.Log.Error("save ledger", "err", err)
-		e.failures.Store(new(err.Error()))
-	}
+	tried := make(chan struct{})
+	e.jobs <- job{ledger: e.copyLedger(), tried: tried}
+	<-tried
 }
 
 func (e *Engine) copyLedger() *durable {

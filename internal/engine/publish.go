@@ -18,12 +18,49 @@ type publication struct {
 	events []policy.Event
 }
 
-// publish compares the site with what was reported before and tells consumers: at once when nothing has to be on disk
-// first, else when it is. Delegations that the kernel refused are left out.
-func (e *Engine) publish(site policy.Site, ledger policy.Ledger, report kernel.Report) {
-	if failed := failedDelegations(report); len(failed) > 0 {
-		site = site.Without(func(_ string, p netip.Prefix) bool { return slices.Contains(failed, p) })
+// confirmed is the site without what is new and has not come about in the kernel: the subnet of a downstream whose
+// address or route was refused, a delegation without its rule or aggregate. What was there before stays: repairing one
+// of its objects may fail without anything being lost.
+func (e *Engine) confirmed(site policy.Site, r kernel.Report, h holdings) policy.Site {
+	type part struct {
+		downstream string // "": the delegation as a whole
+		delegation netip.Prefix
 	}
+	missing := map[part]bool{}
+	note := func(op kernel.Op) {
+		if op.Verb == kernel.Add {
+			missing[part{op.Row.Why().Downstream, op.Row.Why().Delegation}] = true
+		}
+	}
+	for _, f := range r.Failed {
+		note(f.Op)
+	}
+	for _, op := range h.fighting {
+		note(op)
+	}
+	if len(missing) == 0 {
+		return site
+	}
+	return site.Without(func(downstream string, p netip.Prefix) bool {
+		return missing[part{downstream, p}] && !e.wasShown(downstream, p)
+	})
+}
+
+// wasShown reports whether consumers know of a delegation, or of the part of it that a downstream has.
+func (e *Engine) wasShown(downstream string, p netip.Prefix) bool {
+	if downstream == "" {
+		return slices.ContainsFunc(e.shown.Uplinks, func(u policy.Uplink) bool {
+			return slices.ContainsFunc(u.Delegations, func(g policy.Delegation) bool { return g.Prefix == p })
+		})
+	}
+	return slices.ContainsFunc(e.shown.Downstreams, func(d policy.Downstream) bool {
+		return d.Name == downstream && slices.ContainsFunc(d.Subnets, func(n policy.Subnet) bool { return n.Delegation == p })
+	})
+}
+
+// publish compares the confirmed site with what was reported before and tells consumers: at once when nothing has to be
+// on disk first, else when it is.
+func (e *Engine) publish(site policy.Site, ledger policy.Ledger) {
 	events := policy.Events(e.shown, site, e.lost)
 	e.shown = site
 	e.noteLost(events)
@@ -54,6 +91,12 @@ func (e *Engine) published(gen uint64) {
 	for len(e.pending) > 0 && e.pending[0].gen <= gen {
 		e.tell(e.pending[0])
 		e.pending = e.pending[1:]
+	}
+	if len(e.pending) == 0 {
+		for _, f := range e.afterTell {
+			f()
+		}
+		e.afterTell = nil
 	}
 }
 

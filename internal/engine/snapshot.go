@@ -3,10 +3,13 @@ package engine
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
 	"uplinkd/policy"
 )
 
@@ -57,40 +60,92 @@ func (e *Engine) snapshot(site policy.Site, problems []policy.Problem, want kern
 	if msg := e.failures.Load(); msg != nil {
 		problems = append(problems, policy.Problem{Path: "state_dir", Code: "not-saved", Message: *msg})
 	}
-	for _, u := range site.Uplinks {
-		if c := e.clients[u.Name]; c.Failure != "" && len(u.Delegations) == 0 {
-			problems = append(problems, policy.Problem{Path: "uplink." + u.Name, Code: "no-prefix", Message: c.Failure})
-		}
-	}
-	e.snap.Store(&Snapshot{Time: site.Now, Version: e.opt.Version, Ready: e.ready, Site: site, Problems: problems, Links: e.links,
+	e.found = problems
+	e.snap.Store(&Snapshot{Time: site.Now, Version: e.opt.Version, Ready: e.ready, Site: site, Problems: e.withClients(site), Links: e.links,
 		Clients: maps.Clone(e.clients), Wanted: want, Waiting: waiting, Counters: e.counters})
 }
 
 // showClients replaces what the newest snapshot says of the clients.
 func (e *Engine) showClients() {
 	s := *e.snap.Load()
-	s.Clients = maps.Clone(e.clients)
+	s.Clients, s.Problems = maps.Clone(e.clients), e.withClients(s.Site)
 	e.snap.Store(&s)
+}
+
+// withClients are the findings of the last step and those about the clients as they are now.
+func (e *Engine) withClients(site policy.Site) []policy.Problem {
+	all := slices.Clone(e.found)
+	for _, u := range site.Uplinks {
+		c := e.clients[u.Name]
+		switch {
+		case len(u.Delegations) > 0 && c.atRisk():
+			all = append(all, policy.Problem{Path: "uplink." + u.Name, Code: "lease-not-extended", Message: notExtended(u.Delegations, c, site.Now)})
+		case len(u.Delegations) == 0 && c.Failure != "":
+			all = append(all, policy.Problem{Path: "uplink." + u.Name, Code: "no-prefix", Message: c.Failure})
+		}
+	}
+	return all
+}
+
+// atRisk reports whether nobody extends the lease: its own server has let T2 pass (RFC 9915 §18.2.5), or an exchange came
+// to nothing. That is the time to tell people, not the end of the lease.
+func (c ClientStatus) atRisk() bool {
+	return len(c.Lease.Prefixes) > 0 && (c.State == pd.StateRebinding || c.Failure != "")
+}
+
+// notExtended says for how long yet the prefixes work, and what the server has said.
+func notExtended(list []policy.Delegation, c ClientStatus, now time.Time) string {
+	parts := make([]string, 0, len(list)+1)
+	for _, g := range list {
+		preferred, valid := deadlineText(g.PreferredUntil, now), deadlineText(g.ValidUntil, now)
+		switch {
+		case g.State != policy.Preferred:
+			parts = append(parts, fmt.Sprintf("%s works for old connections only, %s", g.Prefix, valid))
+		case preferred == valid:
+			parts = append(parts, fmt.Sprintf("%s keeps working %s", g.Prefix, preferred))
+		default:
+			parts = append(parts, fmt.Sprintf("%s keeps working %s; old connections %s", g.Prefix, preferred, valid))
+		}
+	}
+	said := "no server has answered with a longer one yet"
+	if c.Failure != "" {
+		said = "what went wrong last: " + c.Failure
+	}
+	return "the lease is not extended, " + strings.Join(append(parts, said), "; ")
+}
+
+// deadlineText is a deadline as people say it at now, in local time.
+func deadlineText(d lifetime.Deadline, now time.Time) string {
+	t, ok := d.Time()
+	switch {
+	case !ok:
+		return "for ever"
+	case t.Sub(now) > 20*time.Hour:
+		return "until " + t.Local().Format("2006-01-02 15:04")
+	}
+	return "until " + t.Local().Format("15:04:05")
 }
 
 // Line is the site in one line, for systemd's STATUS= and the first line of `uplinkd status`.
 func Line(s policy.Site) string {
 	parts := make([]string, 0, len(s.Uplinks))
 	for _, u := range s.Uplinks {
-		part := u.Name + " up"
-		if !u.Up {
-			part = u.Name + " down (" + u.Reason + ")"
+		var part strings.Builder
+		if u.Up {
+			part.WriteString(u.Name + " up")
+		} else {
+			part.WriteString(u.Name + " down (" + u.Reason + ")")
 		}
 		for _, g := range u.Delegations {
-			part += " " + g.Prefix.String()
+			part.WriteString(" " + g.Prefix.String())
 			if g.State != policy.Preferred {
-				part += fmt.Sprintf(" (%s)", g.State)
+				fmt.Fprintf(&part, " (%s)", g.State)
 			}
 		}
 		if len(u.Delegations) == 0 {
-			part += ", no prefix"
+			part.WriteString(", no prefix")
 		}
-		parts = append(parts, part)
+		parts = append(parts, part.String())
 	}
 	return strings.Join(parts, "; ")
 }

@@ -144,12 +144,12 @@ func (o Op) Object() string {
 }
 
 // Report is what came of a plan: what was done, what failed. Operations are independent as far as the kernel lets
-// them be: after a failure the applier goes on, except that nothing is withdrawn once an addition has failed (make
-// before break).
+// them be: after a failure the applier goes on, except that withdrawals wait whose replacement failed (make before
+// break, see Plan.Hold).
 type Report struct {
 	Done    []Op
 	Failed  []OpError
-	Skipped []Op // withdrawals held back because an addition failed
+	Skipped []Op // withdrawals held back because an addition that replaces them failed
 	Writes  int  // requests that the kernel was sent: the figure behind "a second reconcile writes nothing"
 }
 

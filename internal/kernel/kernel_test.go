@@ -178,3 +178,43 @@ func BenchmarkDiff10k(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1e4, "ns/row")
 }
+
+// One downstream in trouble keeps what it has, with all that its hosts need; the others lose what they should.
+func TestHold(t *testing.T) {
+	address := func(dev, p string) kernel.Address {
+		return kernel.Address{Dev: dev, Prefix: netip.MustParsePrefix(p), PreferredUntil: lifetime.Forever(), ValidUntil: lifetime.Forever()}
+	}
+	onLink := func(dev, p string) kernel.Route {
+		return kernel.Route{Table: kernel.TableMain, Dst: netip.MustParsePrefix(p), Metric: 256, Type: kernel.Unicast, Dev: dev}
+	}
+	aggregate := func(p string) kernel.Route {
+		return kernel.Route{Table: kernel.TableMain, Dst: netip.MustParsePrefix(p), Metric: 9, Type: kernel.Unreachable}
+	}
+	rule := func(p string, table uint32) kernel.Rule {
+		return kernel.Rule{Family: kernel.IPv6, Priority: 10000, From: netip.MustParsePrefix(p), Action: kernel.Unicast, Table: table}
+	}
+	via := func(table uint32) kernel.Route {
+		return kernel.Route{Table: table, Dst: netip.MustParsePrefix("::/0"), Metric: 1, Type: kernel.Unicast, Dev: "wan0", Gateway: netip.MustParseAddr("fe80::1")}
+	}
+	have := kernel.State{
+		Addresses: []kernel.Address{address("lan0", "2001:db8:1::1/64"), address("lan1", "2001:db8:1:1::1/64"), address("lan0", "2001:db8:3::1/64")},
+		Routes: []kernel.Route{onLink("lan0", "2001:db8:1::/64"), onLink("lan1", "2001:db8:1:1::/64"), onLink("lan0", "2001:db8:3::/64"),
+			aggregate("2001:db8:1::/56"), aggregate("2001:db8:3::/56"), via(1001), via(1003)},
+		Rules: []kernel.Rule{rule("2001:db8:1::/56", 1001), rule("2001:db8:3::/56", 1003)},
+	}.Normalize()
+	want := kernel.State{Addresses: []kernel.Address{address("lan0", "2001:db8:2::1/64"), address("lan1", "2001:db8:2:1::1/64")}}.Normalize()
+	plan := kernel.Diff(have, want, now)
+	holds := plan.Hold([]kernel.OpError{{Op: kernel.Op{Verb: kernel.Add, Row: want.Addresses[1]}}}) // the one on lan1
+	var kept []string
+	for _, op := range plan.Ops {
+		if holds(op) {
+			kept = append(kept, op.Object())
+		}
+	}
+	wanted := []string{"ip address del 2001:db8:1:1::1/64 dev lan1", "ip -6 rule del pref 10000 from 2001:db8:1::/56 lookup 1001 protocol 200",
+		"ip -6 route del 2001:db8:1:1::/64 dev lan1 metric 256 proto 200", "ip -6 route del default via fe80::1 dev wan0 table 1001 metric 1 proto 200",
+		"ip -6 route del unreachable 2001:db8:1::/56 metric 9 proto 200"}
+	if d := cmp.Diff(wanted, kept); d != "" {
+		t.Errorf("held back (-want +got):\n%s", d)
+	}
+}

@@ -1,30 +1,29 @@
 package kernel
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Link is a network interface as the kernel shows it at one moment: a fact for planning and for the tasks that need
 // sockets on it, not a row (uplinkd does not create it).
 type Link struct {
-	Name      string         `json:"name"`
-	Index     int            `json:"index"`
-	Up        bool           `json:"up"`                  // IFF_UP
-	Carrier   bool           `json:"carrier"`             // IFF_LOWER_UP
-	MTU       int            `json:"mtu"`                 // bytes
-	MAC       string         `json:"mac,omitempty"`       // "02:00:00:00:01:01"; "" for links without one (ppp, tun)
-	LinkLocal netip.Addr     `json:"link_local,omitzero"` // fe80::/10 that has passed DAD, without zone; zero while there is none
-	Globals   []netip.Prefix `json:"globals,omitempty"`   // global and ULA addresses of any owner that have passed DAD, sorted
+	Name           string         `json:"name"`
+	Index          int            `json:"index"`
+	Up             bool           `json:"up"`                         // IFF_UP
+	Carrier        bool           `json:"carrier"`                    // IFF_LOWER_UP
+	MTU            int            `json:"mtu"`                        // bytes
+	MAC            string         `json:"mac,omitempty"`              // "02:00:00:00:01:01"; "" for links without one (ppp, tun)
+	LinkLocal      netip.Addr     `json:"link_local,omitzero"`        // fe80::/10 that has passed DAD, without zone; zero while there is none
+	OtherLinkLocal []netip.Addr   `json:"other_link_local,omitempty"` // its other link-local addresses, sorted
+	Globals        []netip.Prefix `json:"globals,omitempty"`          // global and ULA addresses of any owner that have passed DAD, sorted
 }
 
 // Equal reports whether two facts about a link are the same.
 func (l Link) Equal(o Link) bool {
 	if l.Name != o.Name || l.Index != o.Index || l.Up != o.Up || l.Carrier != o.Carrier || l.MTU != o.MTU || l.MAC != o.MAC ||
-		l.LinkLocal != o.LinkLocal || len(l.Globals) != len(o.Globals) {
+		l.LinkLocal != o.LinkLocal {
 		return false
 	}
-	for i := range l.Globals {
-		if l.Globals[i] != o.Globals[i] {
-			return false
-		}
-	}
-	return true
+	return slices.Equal(l.OtherLinkLocal, o.OtherLinkLocal) && slices.Equal(l.Globals, o.Globals)
 }

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -110,7 +112,10 @@ func (l *Listener) Run(ctx context.Context) error {
 		case <-l.wake:
 		case <-timer.C:
 		case a := <-l.port.in:
-			l.table.hear(a, time.Now())
+			if l.own(a.from) {
+				continue
+			}
+			l.table.hear(a)
 			if !a.routerUntil.IsZero() {
 				l.solicit = solicitation{}
 			}
@@ -131,6 +136,13 @@ func (l *Listener) takeMail() {
 	}
 	l.link = link
 	l.port.setLink(link)
+}
+
+// own reports whether an address is one of this interface. Advertisements from there are forged, or another daemon's on
+// this machine; the kernel refuses a default route to itself. An address of another interface may well be the router's:
+// fe80::1 is popular.
+func (l *Listener) own(from netip.Addr) bool {
+	return from == l.link.LinkLocal || slices.Contains(l.link.OtherLinkLocal, from)
 }
 
 func (l *Listener) haveRouter() bool {

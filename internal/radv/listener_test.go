@@ -146,6 +146,28 @@ func TestListenerReports(t *testing.T) {
 	})
 }
 
+// TestListenerIgnoresItself: the kernel takes no default route via an own address, and refuses it for 18 hours.
+func TestListenerIgnoresItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{}
+		l, facts, stop := runListener(t, w)
+		defer stop()
+		link := lan
+		link.LinkLocal, link.OtherLinkLocal = netip.MustParseAddr("fe80::a"), []netip.Addr{netip.MustParseAddr("fe80::b")}
+		l.SetLink(link)
+		synctest.Wait()
+		for _, from := range []string{"fe80::a", "fe80::b", "fe80::c"} {
+			p := rawRA(0, 65535)
+			p.from = netip.MustParseAddr(from)
+			w.current().in <- p
+			synctest.Wait()
+		}
+		if got := routerList(facts.last()); got != "fe80::c " {
+			t.Errorf("routers %s", got)
+		}
+	})
+}
+
 func TestListenerKeepsRoutersWithoutCarrier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{}

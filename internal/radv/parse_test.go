@@ -168,7 +168,7 @@ func FuzzRA(f *testing.F) {
 			}
 		}
 		var tab table
-		tab.hear(a, start)
+		tab.hear(a)
 		tab.expire(start)
 		if a.routerUntil.IsZero() == (len(tab.facts("wan").Routers) == 1) {
 			t.Errorf("router until %s, facts %+v", a.routerUntil, tab.facts("wan"))

@@ -16,7 +16,7 @@ const maxRouters = 8
 // Facts is what router advertisements say about an uplink.
 type Facts struct {
 	Uplink         string
-	Routers        []policy.Router // default routers, best first: by preference (RFC 4191), then by address
+	Routers        []policy.Router // default routers, best first; see ranked
 	Managed, Other bool            // M and O flags of any router (RFC 4861 §4.2)
 	Prefixes       []Prefix        // sorted by prefix
 	DNS            []netip.Addr    // of the best router first; no link-local ones
@@ -35,21 +35,13 @@ type heard advertisement
 
 // table remembers the routers of one uplink. It is pure.
 type table struct {
-	routers []heard
+	routers []heard    // the one heard least recently first
+	best    netip.Addr // of the default routers; invalid: there is none
 }
 
-// hear takes over an advertisement. A new router is ignored when the table is full of default routers, so that forged
-// routers cannot push out the real one.
-func (t *table) hear(a advertisement, now time.Time) {
-	i := slices.IndexFunc(t.routers, func(h heard) bool { return h.from == a.from })
-	if i < 0 {
-		i = t.place(now)
-		if i < 0 {
-			return
-		}
-		t.routers[i] = heard{from: a.from}
-	}
-	h := &t.routers[i]
+// hear takes over an advertisement.
+func (t *table) hear(a advertisement) {
+	h := t.take(a.from)
 	h.managed, h.other, h.preference, h.routerUntil = a.managed, a.other, a.preference, a.routerUntil
 	h.dns = merge(h.dns, a.dns, maxHeardServers)
 	h.search = merge(h.search, a.search, maxHeardDomains)
@@ -59,15 +51,48 @@ func (t *table) hear(a advertisement, now time.Time) {
 			h.prefixes = append(h.prefixes, p)
 		}
 	}
+	t.routers = append(t.routers, h)
+	t.choose()
 }
 
-// place returns the index of an entry for a new router, -1 when there is none.
-func (t *table) place(now time.Time) int {
-	if len(t.routers) < maxRouters {
-		t.routers = append(t.routers, heard{})
-		return len(t.routers) - 1
+// take returns what is known of a router, and takes it out of the table. In a full table it makes room for a new router:
+// the one heard least recently goes. A forged advertisement may promise 18 hours, but a real router advertises at least
+// every half hour (RFC 4861 §6.2.1) and so comes back. The best one stays, so that a flood does not interrupt traffic.
+func (t *table) take(from netip.Addr) heard {
+	if i := slices.IndexFunc(t.routers, func(h heard) bool { return h.from == from }); i >= 0 {
+		h := t.routers[i]
+		t.routers = slices.Delete(t.routers, i, i+1)
+		return h
 	}
-	return slices.IndexFunc(t.routers, func(h heard) bool { return h.routerUntil.Over(now) })
+	if len(t.routers) == maxRouters {
+		i := slices.IndexFunc(t.routers, func(h heard) bool { return h.from != t.best })
+		t.routers = slices.Delete(t.routers, i, i+1)
+	}
+	return heard{from: from}
+}
+
+// ranked returns all routers, best first: by preference (RFC 4191); among equals the one in use stays in use, whoever
+// else comes; then by address.
+func (t *table) ranked() []heard {
+	sorted := slices.Clone(t.routers)
+	other := func(h heard) int {
+		if h.from == t.best {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(sorted, func(a, b heard) int {
+		return cmp.Or(cmp.Compare(b.rank(), a.rank()), cmp.Compare(other(a), other(b)), a.from.Compare(b.from))
+	})
+	return sorted
+}
+
+// choose notes the best default router.
+func (t *table) choose() {
+	sorted := t.ranked()
+	if t.best = (netip.Addr{}); len(sorted) > 0 && sorted[0].isRouter() {
+		t.best = sorted[0].from
+	}
 }
 
 // merge returns held with the values of news, the old order kept. Beyond limit, what ends first makes room (RFC 8106 §6.1).
@@ -109,6 +134,7 @@ func (t *table) expire(now time.Time) (lost bool) {
 	t.routers = slices.DeleteFunc(t.routers, func(h heard) bool {
 		return h.routerUntil.IsZero() && len(h.dns) == 0 && len(h.search) == 0 && len(h.prefixes) == 0
 	})
+	t.choose()
 	return lost
 }
 
@@ -135,11 +161,7 @@ func (t *table) next() lifetime.Deadline {
 // facts returns what the table says, in canonical order.
 func (t *table) facts(uplink string) Facts {
 	f := Facts{Uplink: uplink}
-	sorted := slices.Clone(t.routers)
-	slices.SortFunc(sorted, func(a, b heard) int {
-		return cmp.Or(cmp.Compare(b.rank(), a.rank()), a.from.Compare(b.from))
-	})
-	for _, h := range sorted {
+	for _, h := range t.ranked() {
 		if h.isRouter() {
 			f.Routers = append(f.Routers, policy.Router{Address: h.from, Until: h.routerUntil})
 		}

@@ -24,10 +24,10 @@ func routerList(f Facts) string {
 
 func TestRoutersAreSortedAndExpire(t *testing.T) {
 	var tab table
-	tab.hear(from("fe80::3", low, start, 1800), start)
-	tab.hear(from("fe80::2", medium, start, 1800), start)
-	tab.hear(from("fe80::1", medium, start, 1800), start)
-	tab.hear(from("fe80::9", high, start, 60), start)
+	tab.hear(from("fe80::3", low, start, 1800))
+	tab.hear(from("fe80::2", medium, start, 1800))
+	tab.hear(from("fe80::1", medium, start, 1800))
+	tab.hear(from("fe80::9", high, start, 60))
 	if got := routerList(tab.facts("wan")); got != "fe80::9 fe80::1 fe80::2 fe80::3 " {
 		t.Errorf("routers %s", got)
 	}
@@ -37,7 +37,7 @@ func TestRoutersAreSortedAndExpire(t *testing.T) {
 	if !tab.expire(start.Add(time.Minute)) {
 		t.Error("the end of fe80::9 was not noticed")
 	}
-	tab.hear(from("fe80::1", medium, start, 0), start) // withdrawn
+	tab.hear(from("fe80::1", medium, start, 0)) // withdrawn
 	if tab.expire(start.Add(time.Minute)) {
 		t.Error("a withdrawal counts as the end of a lifetime")
 	}
@@ -48,26 +48,48 @@ func TestRoutersAreSortedAndExpire(t *testing.T) {
 
 func TestRoutersAreBounded(t *testing.T) {
 	var tab table
-	tab.hear(from("fe80::ffff", medium, start, 1800), start)
+	tab.hear(from("fe80::ffff", medium, start, 1800))
 	for i := range 100 {
 		a := from(fmt.Sprintf("fe80::%x", i+1), medium, start, 0)
 		a.dns = []timed[netip.Addr]{{netip.MustParseAddr("2001:db8::53"), in(time.Hour)}}
-		tab.hear(a, start)
+		tab.hear(a)
 	}
 	if len(tab.routers) != maxRouters {
 		t.Errorf("%d entries", len(tab.routers))
 	}
-	tab.hear(from("fe80::fffe", high, start, 1800), start)
-	if got := routerList(tab.facts("wan")); got != "fe80::fffe fe80::ffff " {
-		t.Errorf("routers %q: entries that are no default routers did not make room", got)
+	if f := tab.facts("wan"); routerList(f) != "fe80::ffff " {
+		t.Errorf("routers %q: others pushed out the one in use", routerList(f))
 	}
-	for i := range 100 {
-		tab.hear(from(fmt.Sprintf("fe80::1:%x", i+1), high, start, 1800), start)
+}
+
+// Forged routers that promise 18 hours must neither take the place of the one in use nor keep a real one out.
+func TestForgedRouters(t *testing.T) {
+	var tab table
+	forge := func(n int) {
+		for i := range n {
+			tab.hear(from(fmt.Sprintf("fe80::%x", i+1), medium, start, 65535))
+		}
 	}
-	tab.hear(from("fe80::ffff", medium, start, 1800), start)
-	if f := tab.facts("wan"); len(f.Routers) != maxRouters || f.Routers[maxRouters-1].Address != netip.MustParseAddr("fe80::ffff") {
-		t.Errorf("routers %q: forged ones pushed out the first", routerList(f))
+	best := func(want string) {
+		t.Helper()
+		if f := tab.facts("wan"); len(f.Routers) == 0 || f.Routers[0].Address != netip.MustParseAddr(want) {
+			t.Errorf("routers %q, want %s first", routerList(f), want)
+		}
 	}
+	tab.hear(from("fe80::a:1", medium, start, 1800))
+	forge(100)
+	best("fe80::a:1") // though its address is higher and it was heard least recently
+	tab.hear(from("fe80::a:2", high, start, 1800))
+	best("fe80::a:2")
+	tab.hear(from("fe80::a:2", medium, start, 1800))
+	best("fe80::a:2")
+	tab.hear(from("fe80::a:2", low, start, 1800)) // the one in use steps back
+	best("fe80::5f")
+
+	tab = table{}
+	forge(maxRouters)
+	tab.hear(from("fe80::a:1", high, start, 1800))
+	best("fe80::a:1")
 }
 
 func TestServersMakeRoom(t *testing.T) {
@@ -76,15 +98,15 @@ func TestServersMakeRoom(t *testing.T) {
 	for i := range maxHeardServers {
 		a.dns = append(a.dns, timed[netip.Addr]{netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i+1)), in(time.Duration(10+i) * time.Minute)})
 	}
-	tab.hear(a, start)
+	tab.hear(a)
 	newer := netip.MustParseAddr("2001:db8::53")
 	a.dns = []timed[netip.Addr]{{newer, in(time.Hour)}}
-	tab.hear(a, start)
+	tab.hear(a)
 	if dns := tab.facts("wan").DNS; len(dns) != maxHeardServers || dns[0] != newer {
 		t.Errorf("servers %v: the one that ends first did not make room", dns)
 	}
 	a.dns = []timed[netip.Addr]{{newer, lifetime.Deadline{}}}
-	tab.hear(a, start)
+	tab.hear(a)
 	tab.expire(start)
 	if dns := tab.facts("wan").DNS; len(dns) != maxHeardServers-1 || dns[0] == newer {
 		t.Errorf("servers %v: lifetime 0 did not remove one", dns)
@@ -96,7 +118,7 @@ func TestFactsCompare(t *testing.T) {
 		var tab table
 		a := from("fe80::1", medium, start, 1800)
 		a.prefixes = []Prefix{{Prefix: prefixA, OnLink: true, PreferredUntil: in(time.Hour), ValidUntil: in(2 * time.Hour)}}
-		tab.hear(a, start)
+		tab.hear(a)
 		return tab
 	}
 	before := base()

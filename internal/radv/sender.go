@@ -89,6 +89,8 @@ func (s *Sender) Run(ctx context.Context) error {
 		timer.Reset(s.nextWake(now).Sub(now))
 		select {
 		case <-ctx.Done():
+			s.takeMail(time.Now()) // the last word may have come in the same moment
+			s.sendDue(time.Now())
 			s.end()
 			return nil
 		case <-s.wake:

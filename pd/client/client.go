@@ -70,6 +70,7 @@ type machine interface {
 	Deadline() (t time.Time, ok bool)
 	State() string
 	Lease() pd.Lease
+	Awaits() (xids []uint32, reconfigure bool)
 }
 
 // maxConflicts is how many addresses Conflict may be told about at once: as many as a lease can hold.

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -342,36 +341,6 @@ func TestReleaseUnanswered(t *testing.T) {
 		l.stop()
 		if err := l.Release(t.Context()); !errors.Is(err, ErrStopped) {
 			t.Errorf("after the end: %v", err)
-		}
-	})
-}
-
-// TestHostilePackets floods the client while it is bound: nothing changes, and the log stays short.
-func TestHostilePackets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := start(t, granting)
-		l.SetLink(wan)
-		time.Sleep(5 * time.Second)
-		before := l.latest()
-		for i := range 10000 {
-			b := fmt.Appendf(nil, "\x07abc\x00\x19\x00\x01%d\x1b[2J", i)
-			if i%2 == 0 {
-				b = []byte("\xff")
-			}
-			l.conn().in <- b
-		}
-		synctest.Wait()
-		if got := l.latest(); got.State != before.State || got.Failure != before.Failure || !got.HasLease {
-			t.Errorf("%+v", got)
-		}
-		if n := strings.Count(l.log.String(), "\n"); n > 10 || strings.Contains(l.log.String(), "\x1b") {
-			t.Errorf("%d log lines:\n%s", n, &l.log)
-		}
-		time.Sleep(time.Minute)
-		l.conn().in <- []byte("\xff")
-		synctest.Wait()
-		if !strings.Contains(l.log.String(), "not_shown=9995") {
-			t.Errorf("the log does not count what it left out:\n%s", &l.log)
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"log/slog"
 	"time"
 
@@ -9,49 +8,67 @@ import (
 	"uplinkd/pd/wire"
 )
 
-// arrival is what the reader of a socket has to say: a message, a packet that is none, or the error that ended it.
+// arrival is what the reader of a socket has to say: a message or the error that ended it.
 type arrival struct {
-	message   pd.Message
-	packet    // its data outlives the next Recv
-	malformed error
-	failed    error
+	message pd.Message
+	packet  // its data outlives the next Recv
+	failed  error
 }
 
 // listener is an open socket with the goroutine that reads it.
 type listener struct {
 	conn
+	awaited  *awaited
+	log      *slog.Logger
 	arrivals chan arrival // unbuffered: the queue is the kernel's, which is bounded and drops the newest
 	stop     chan struct{}
 	done     chan struct{}
 }
 
-func listen(c conn) *listener {
-	l := &listener{conn: c, arrivals: make(chan arrival), stop: make(chan struct{}), done: make(chan struct{})}
+func listen(c conn, w *awaited, log *slog.Logger) *listener {
+	l := &listener{conn: c, awaited: w, log: log, arrivals: make(chan arrival), stop: make(chan struct{}), done: make(chan struct{})}
 	go l.read()
 	return l
 }
 
 func (l *listener) read() {
 	defer close(l.done)
+	var (
+		decoding     pace
+		reconfigures pace
+		dropped      drops
+	)
 	for {
 		var a arrival
 		p, err := l.Recv()
 		if err != nil {
 			a.failed = err
 		} else {
-			a.packet = p
-			a.message, a.malformed = wire.Decode(p.data)
-			a.data = a.message.Raw
-			if a.malformed != nil {
-				a.data = bytes.Clone(p.data)
+			if !l.awaited.by(p) {
+				dropped.add(l.log, p.at)
+				continue
 			}
+			if unasked(p) { // may be lost: it must not hold up answers
+				if !reconfigures.take() {
+					dropped.add(l.log, p.at)
+					continue
+				}
+			} else if !decoding.wait(l.stop) {
+				return
+			}
+			a.packet = p
+			if a.message, err = wire.Decode(p.data); err != nil {
+				dropped.add(l.log, p.at)
+				continue
+			}
+			a.data = a.message.Raw
 		}
 		select {
 		case l.arrivals <- a:
 		case <-l.stop:
 			return
 		}
-		if err != nil {
+		if a.failed != nil {
 			return
 		}
 	}

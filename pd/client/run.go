@@ -34,6 +34,7 @@ type run struct {
 	clock    clocks // at the latest checkClocks
 	link     kernel.Link
 	sock     *listener // nil: closed
+	awaited  awaited
 	retryAt  time.Time // when to open the socket again; zero: not wanted
 	retry    time.Duration
 	ticked   time.Time // when tick was last called
@@ -116,6 +117,8 @@ func (r *run) setLink(l kernel.Link) {
 		r.shut()
 		r.retry = 0
 		r.openSocket()
+	case old.LinkLocal != l.LinkLocal: // RFC 9915 §18.2.12: a sign of another network
+		r.doubt("link-local address changed from " + old.LinkLocal.String() + " to " + l.LinkLocal.String())
 	}
 }
 
@@ -127,7 +130,7 @@ func (r *run) openSocket() {
 		r.broken(err.Error())
 		return
 	}
-	r.sock = listen(c)
+	r.sock = listen(c, &r.awaited, r.log)
 	r.trouble = ""
 	if r.released {
 		r.observeChange(time.Time{})
@@ -182,11 +185,7 @@ func (r *run) receive(a arrival) {
 		return
 	}
 	r.cfg.Trace(trace.Packet{At: a.at, Local: netip.AddrPortFrom(a.to, clientPort), Remote: a.from, Data: a.data})
-	switch {
-	case a.malformed != nil:
-		r.remote.log(r.log, "DHCPv6 packet dropped", "from", a.from, "error", a.malformed)
-		return
-	case a.to.IsMulticast(): // RFC 9915 §16: SHOULD NOT accept; §16.11: MUST NOT, if it is a Reconfigure
+	if a.to.IsMulticast() { // RFC 9915 §16: SHOULD NOT accept
 		r.remote.log(r.log, "DHCPv6 packet dropped", "from", a.from, "error", "sent to the group "+a.to.String())
 		return
 	}
@@ -237,7 +236,9 @@ func (r *run) askRelease(done chan struct{}) {
 
 // step takes the machine one step on and does what it says. received is when the packet was read that caused it.
 func (r *run) step(in pd.Input, received time.Time) {
-	for _, o := range r.machine.Step(time.Now(), in) {
+	out := r.machine.Step(time.Now(), in)
+	r.awaited.set(r.machine.Awaits()) // before the message is sent that is answered
+	for _, o := range out {
 		switch o.Kind {
 		case pd.OutputSend:
 			r.send(o.Message)
@@ -339,7 +340,7 @@ func (r *run) update(l pd.Lease, cause pd.Cause, received time.Time) Update {
 		Received: received,
 	}
 	if r.released {
-		u.State = "released"
+		u.State = pd.StateReleased
 	}
 	return u
 }

@@ -95,3 +95,17 @@ func TestSetAsideIsBounded(t *testing.T) {
 		t.Errorf("the first incident became %q, %v", first, err)
 	}
 }
+
+func TestSetAside(t *testing.T) {
+	d := open(t, t.TempDir())
+	put(t, d, "lease-fiber.json", "{")
+	for _, want := range [][]string{nil, {filepath.Join(d.path, "lease-fiber.json.corrupt-1")}} {
+		got, err := d.SetAside()
+		if err != nil || !cmp.Equal(got, want) {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+		if _, err := d.Lease("fiber"); want == nil && err == nil {
+			t.Error("a damaged lease was read")
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 )
 
 const (
@@ -24,11 +25,14 @@ type envelope struct {
 }
 
 // ReadJSON reads the data of file name into v, which is to be discarded after an error. The error is fs.ErrNotExist if
-// there is no file, and ErrCorrupt if its content is of no use: not JSON, cut short, or of another version. Such a file
+// there is no file, and ErrCorrupt if it is of no use: a directory, a link, not JSON, cut short, or of another version. It
 // has been set aside, under a name that the error gives.
 func (d *Dir) ReadJSON(name string, version int, v any) error {
 	b, err := d.read(name)
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoFile):
+		return d.corrupt(name, err)
+	case err != nil:
 		return fmt.Errorf("read %s: %w", d.file(name), err)
 	}
 	if err := decode(b, version, v); err != nil {
@@ -60,13 +64,53 @@ func (d *Dir) read(name string) ([]byte, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	f, err := d.root.Open(name)
+	f, err := openRegular(d.root, name, os.O_RDONLY)
 	if err != nil {
 		return nil, bare(err)
 	}
 	defer f.Close() // nothing was written
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	return b, bare(err)
+}
+
+// errNoFile is in the error for something that has the name of a state file and is none.
+var errNoFile = errors.New("not a regular file")
+
+// openRegular opens a file. A link is none: os.Root would follow it inside the directory. O_NONBLOCK keeps the open of a
+// named pipe, put there in the meantime, from waiting for a writer; regular files do not know it.
+func openRegular(root *os.Root, name string, flag int) (*os.File, error) {
+	info, err := root.Lstat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w but a %s", errNoFile, kindOf(info.Mode()))
+	}
+	if err != nil && !(flag&os.O_CREATE != 0 && errors.Is(err, fs.ErrNotExist)) {
+		return nil, err
+	}
+	f, err := root.OpenFile(name, flag|syscall.O_NONBLOCK, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%w but a %s", errNoFile, kindOf(info.Mode()))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func kindOf(m fs.FileMode) string {
+	switch m.Type() {
+	case fs.ModeDir:
+		return "directory"
+	case fs.ModeSymlink:
+		return "symbolic link"
+	case fs.ModeNamedPipe:
+		return "named pipe"
+	case fs.ModeSocket:
+		return "socket"
+	}
+	return "device"
 }
 
 // corrupt sets the file aside and returns the error that says so.
@@ -96,6 +140,18 @@ func (d *Dir) setAside(name string) (kept string, err error) {
 		return "", bare(err)
 	}
 	return kept, d.syncDir()
+}
+
+// SetAside returns the full names of the damaged files that were set aside and are still there.
+func (d *Dir) SetAside() ([]string, error) {
+	names, err := fs.Glob(d.root.FS(), "*.corrupt-*")
+	if err != nil {
+		return nil, dirError(d.path, err)
+	}
+	for i, n := range names {
+		names[i] = d.file(n)
+	}
+	return names, nil
 }
 
 // WriteJSON makes v the data of file name. When it returns nil, the new content survives a power cut; when it does not,
@@ -144,6 +200,9 @@ func (d *Dir) private(name string) bool {
 // replace puts a new file in the place of an old one: file, then rename, then directory reach the disk in this order.
 func (d *Dir) replace(name string, b []byte) error {
 	temp := name + tempSuffix
+	if err := d.root.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", d.file(temp), bare(err))
+	}
 	err := d.writeSynced(temp, b)
 	if err == nil {
 		err = d.root.Rename(temp, name)
@@ -158,7 +217,7 @@ func (d *Dir) replace(name string, b []byte) error {
 }
 
 func (d *Dir) writeSynced(name string, b []byte) error {
-	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
+	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode) // a new one: not a pipe, not through a link
 	if err != nil {
 		return err
 	}

@@ -58,10 +58,20 @@ func Open(path string) (*Dir, error) {
 		return nil, errors.Join(dirError(path, err), root.Close())
 	}
 	d := &Dir{path: path, root: root, lock: lock}
-	if err := d.removeTemporary(); err != nil {
-		return nil, errors.Join(dirError(path, err), d.Close())
-	}
+	d.removeTemporary()
 	return d, nil
+}
+
+// CheckMode returns an error if others than the owner can write to the directory, and so choose what uplinkd believes.
+func (d *Dir) CheckMode() error {
+	info, err := d.root.Stat(".")
+	if err != nil {
+		return dirError(d.path, err)
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return fmt.Errorf("state directory %s: others can write to it (mode %04o): chmod go-w %s", d.path, mode, d.path)
+	}
+	return nil
 }
 
 // ReadOnly opens the state directory of a daemon that may be running, for looking only: it takes no lock, and no method
@@ -97,7 +107,10 @@ func dirError(path string, err error) error {
 // takeLock locks the file "lock", which holds the process id for the message that the next one gets. The kernel drops the
 // lock when the process dies, so the file stays; removing it would let two processes lock two files of one name.
 func takeLock(root *os.Root) (*os.File, error) {
-	f, err := root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openRegular(root, lockName, os.O_RDWR|os.O_CREATE)
+	if errors.Is(err, errNoFile) {
+		return nil, fmt.Errorf("%s is %w: remove it", lockName, err) // it may be another's lock: not ours to set aside
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -147,18 +160,13 @@ func writePID(f *os.File) error {
 	return err
 }
 
-// removeTemporary removes the files of writes that did not come to their end.
-func (d *Dir) removeTemporary() error {
-	names, err := fs.Glob(d.root.FS(), "*"+tempSuffix)
-	if err != nil {
-		return err
-	}
+// removeTemporary removes the files of writes that did not come to their end. What cannot be removed, a directory for
+// one, is no reason not to start.
+func (d *Dir) removeTemporary() {
+	names, _ := fs.Glob(d.root.FS(), "*"+tempSuffix) // the pattern is a good one
 	for _, n := range names {
-		if err := d.root.Remove(n); err != nil {
-			return err
-		}
+		_ = d.root.Remove(n)
 	}
-	return nil
 }
 
 // file is the full name of a file, for messages.

@@ -168,17 +168,21 @@ func TestFailedWriteKeepsOld(t *testing.T) {
 	if err := d.WriteJSON("ledger.json", 1, 1); err != nil {
 		t.Fatal(err)
 	}
-	// A directory in the place of the temporary file makes writing fail, also for root.
-	if err := os.Mkdir(filepath.Join(d.path, "ledger.json.tmp"), 0o700); err != nil {
+	// A directory that is not empty in the place of the temporary file makes writing fail, also for root.
+	inner := filepath.Join(d.path, "ledger.json.tmp", "inner")
+	if err := os.MkdirAll(inner, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	err := d.WriteJSON("ledger.json", 1, 2)
-	if want := "write " + d.path + "/ledger.json: is a directory"; err == nil || err.Error() != want {
+	if want := fmt.Sprintf("write %[1]s/ledger.json: remove %[1]s/ledger.json.tmp: directory not empty", d.path); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	var got int
 	if err := d.ReadJSON("ledger.json", 1, &got); err != nil || got != 1 {
 		t.Errorf("got %d, %v, want the old content", got, err)
+	}
+	if err := os.Remove(inner); err != nil {
+		t.Fatal(err)
 	}
 	if err := d.WriteJSON("ledger.json", 1, 3); err != nil {
 		t.Errorf("after the cause is gone: %v", err)
@@ -339,7 +343,8 @@ func TestSymlinkLeavesNot(t *testing.T) {
 	if err := os.Symlink(outside, filepath.Join(d.path, "ledger.json")); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.ReadJSON("ledger.json", 1, new(int)); err == nil || errors.Is(err, ErrCorrupt) {
-		t.Errorf("a link out of the directory was followed: %v", err)
+	var got int
+	if err := d.ReadJSON("ledger.json", 1, &got); !errors.Is(err, ErrCorrupt) || got != 0 {
+		t.Errorf("a link out of the directory was followed: %d, %v", got, err)
 	}
 }

@@ -40,6 +40,7 @@ func Decode(b []byte) (pd.Message, error) {
 
 type decoder struct {
 	m          pd.Message
+	looked     int // options so far, on all levels
 	parts      int // IAs, prefixes and addresses so far
 	auths      int // Authentication options so far
 	s46Octets  int // of containers that were kept
@@ -58,11 +59,14 @@ func (d *decoder) fault(format string, args ...any) {
 	}
 }
 
-// walk calls f for every option in b that is whole.
+// walk calls f for every option in b that is whole, until the message has had maxOptions.
 func (d *decoder) walk(where string, b []byte, f func(dhcpv6.OptionCode, []byte)) {
 	for len(b) >= optionHeader {
 		code, n := dhcpv6.OptionCode(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint16(b[2:]))
 		b = b[optionHeader:]
+		if !d.look() {
+			return
+		}
 		if n > len(b) {
 			d.fault("%s%s dropped: announces %d octets, %d left", where, name(code), n, len(b))
 			return
@@ -73,6 +77,14 @@ func (d *decoder) walk(where string, b []byte, f func(dhcpv6.OptionCode, []byte)
 	if len(b) > 0 {
 		d.fault("%s%d stray octets at the end", where, len(b))
 	}
+}
+
+// look counts an option or suboption and reports whether the message may have it.
+func (d *decoder) look() bool {
+	if d.looked++; d.looked == maxOptions+1 {
+		d.fault("more than %d options: the rest dropped", maxOptions)
+	}
+	return d.looked <= maxOptions
 }
 
 // singletons remembers which options were there, of those that may be there only once; all of them have codes below 128.

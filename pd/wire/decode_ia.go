@@ -111,7 +111,7 @@ func (d *decoder) iaprefix(where string, b []byte) (p pd.IAPrefix, ok bool) {
 	p.Prefix = netip.PrefixFrom(addr, bits).Masked()
 	if fromClient(d.m.Type) && p.Prefix.Addr().IsUnspecified() { // RFC 8168: a hint
 		p.Prefix, p.HintLen = netip.Prefix{}, uint8(bits)
-	} else if why := unusable(p.Prefix); why != "" {
+	} else if why := pd.Undelegable(p.Prefix); why != "" {
 		d.fault("%s dropped: %s", where, why)
 		return p, false
 	}
@@ -167,7 +167,7 @@ func (d *decoder) iaaddr(where string, b []byte) (a pd.IAAddress, ok bool) {
 	a.Address = netip.AddrFrom16([16]byte(b))
 	a.Preferred, a.Valid = binary.BigEndian.Uint32(b[16:]), binary.BigEndian.Uint32(b[20:])
 	where = fmt.Sprintf("%sIAADDR %s", where, a.Address)
-	if why := unusable(netip.PrefixFrom(a.Address, 128)); why != "" {
+	if why := unusable(a.Address); why != "" {
 		d.fault("%s dropped: %s", where, why)
 		return a, false
 	}
@@ -184,7 +184,7 @@ func (d *decoder) iaaddr(where string, b []byte) (a pd.IAAddress, ok bool) {
 	return a, true
 }
 
-// never are the ranges that no server can have delegated or assigned, whatever it says.
+// never are the ranges that no server can have assigned an address from, whatever it says.
 var never = []struct {
 	prefix netip.Prefix
 	why    string
@@ -195,10 +195,10 @@ var never = []struct {
 	{netip.MustParsePrefix("::ffff:0:0/96"), "overlaps the IPv4-mapped addresses ::ffff:0:0/96"},
 }
 
-// unusable says why p cannot be given to us, "" if it can.
-func unusable(p netip.Prefix) string {
+// unusable says why a cannot be assigned to us, "" if it can.
+func unusable(a netip.Addr) string {
 	for _, n := range never {
-		if p.Overlaps(n.prefix) {
+		if n.prefix.Contains(a) {
 			return n.why
 		}
 	}

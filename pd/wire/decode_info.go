@@ -39,9 +39,13 @@ func (d *decoder) servers(code dhcpv6.OptionCode, list []netip.Addr, b []byte) [
 	if len(b)%16 != 0 {
 		d.fault("%s: last %d octets of %d dropped", name(code), len(b)%16, len(b))
 	}
-	for ; len(b) >= 16; b = b[16:] {
+	for n := 0; len(b) >= 16; b = b[16:] {
 		if len(list) == maxServers {
 			d.fault("%s: more than %d addresses: the rest dropped", name(code), maxServers)
+			return list
+		}
+		if n++; n > maxServersRead {
+			d.fault("%s: more than %d good or bad addresses: the rest dropped", name(code), maxServersRead)
 			return list
 		}
 		switch a := netip.AddrFrom16([16]byte(b)); {
@@ -54,7 +58,7 @@ func (d *decoder) servers(code dhcpv6.OptionCode, list []netip.Addr, b []byte) [
 	return list
 }
 
-// hostNames reads at most limit names.
+// hostNames reads at most limit names, good or bad.
 func (d *decoder) hostNames(code dhcpv6.OptionCode, b []byte, limit int) []string {
 	if len(b) == 0 {
 		d.fault("%s dropped: no name in it", name(code))
@@ -76,6 +80,9 @@ func (d *decoder) ntp(code dhcpv6.OptionCode, b []byte) {
 	for len(b) >= optionHeader {
 		sub, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
 		b = b[optionHeader:]
+		if !d.look() {
+			return
+		}
 		if n > len(b) {
 			d.fault("%s: suboption %d announces %d octets, %d left: the rest dropped", name(code), sub, n, len(b))
 			return

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,6 +91,12 @@ func TestFaults(t *testing.T) {
 			[]string{"IA_PD 1: IAPREFIX ::1/128 dropped: contains the unspecified or the loopback address"}},
 		{"IPv4-mapped", iapd(0, 0, iaprefix(1, 1, 120, "::ffff:192.0.2.0")),
 			[]string{"IA_PD 1: IAPREFIX ::ffff:192.0.2.0/120 dropped: overlaps the IPv4-mapped addresses ::ffff:0:0/96"}},
+		{"6to4", iapd(0, 0, iaprefix(1, 1, 48, "2002:c000:201::")),
+			[]string{"IA_PD 1: IAPREFIX 2002:c000:201::/48 dropped: overlaps 6to4 2002::/16"}},
+		{"a continent", iapd(0, 0, iaprefix(1, 1, 12, "2610::")),
+			[]string{"IA_PD 1: IAPREFIX 2610::/12 dropped: shorter than /16, which no provider delegates"}},
+		{"not allocated", iapd(0, 0, iaprefix(1, 1, 48, "4001:db8::")),
+			[]string{"IA_PD 1: IAPREFIX 4001:db8::/48 dropped: outside of 2000::/3 and fc00::/7"}},
 		{"bad status inside IAPREFIX", iapd(0, 0, iaprefix(1, 1, 56, "2001:db8::", opt(13))),
 			[]string{"IA_PD 1: IAPREFIX 2001:db8::/56: Status Code dropped: 0 octets, want at least 2"}},
 		{"two statuses inside IA_PD", iapd(0, 0, opt(13, "\x00\x06"), opt(13, "\x00\x00")),
@@ -98,6 +105,10 @@ func TestFaults(t *testing.T) {
 		{"DNS not a server", opt(23, strings.Repeat("\x00", 16), strings.Repeat("\x00", 15), "\x01", strings.Repeat("\xff", 16)),
 			[]string{"DNS Servers: :: dropped: not the address of a server", "DNS Servers: ::1 dropped: not the address of a server",
 				"DNS Servers: ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff dropped: not the address of a server"}},
+		{"DNS not a server, for ever", opt(23, strings.Repeat("\xff", 16*65)), append(slices.Repeat(
+			[]string{"DNS Servers: ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff dropped: not the address of a server"}, 15), "more faults not shown")},
+		{"one DNS server for ever", opt(23, strings.Repeat("\x20", 16*65)),
+			[]string{"DNS Servers: more than 64 good or bad addresses: the rest dropped"}},
 		{"name with escape", opt(24, "\x04a\x1b[2\x00\x02ok\x00"),
 			[]string{"Domain Search List: name dropped: octet 0x1b is not allowed in a host name"}},
 		{"dot inside a label", opt(24, "\x03a.b\x00"),
@@ -111,6 +122,8 @@ func TestFaults(t *testing.T) {
 		{"root", opt(24, "\x00"), []string{"Domain Search List: name dropped: the root is not a host name"}},
 		{"name too long", opt(24, strings.Repeat("\x3f"+strings.Repeat("a", 63), 4), "\x00"),
 			[]string{"Domain Search List: name dropped: longer than 253 octets"}},
+		{"bad names beyond the limit", opt(24, strings.Repeat("\x00", 33)), append(slices.Repeat(
+			[]string{"Domain Search List: name dropped: the root is not a host name"}, 15), "more faults not shown")},
 		{"too many names", opt(24, strings.Repeat("\x01a\x00", 33)),
 			[]string{"Domain Search List: more than 32 names: the rest dropped"}},
 	} {
@@ -138,6 +151,7 @@ func TestFaultsAtTheEnd(t *testing.T) {
 		{"\x00", "1 stray octets at the end"},
 		{"\x00\x19\x00\xff\x00", "IA_PD dropped: announces 255 octets, 1 left"},
 		{"\x00\x63\xff\xff", "option 99 dropped: announces 65535 octets, 0 left"},
+		{opt(56, strings.Repeat("\x00\x09\x00\x00", 255)), "more than 256 options: the rest dropped"},
 	} {
 		m, err := Decode([]byte("\x07\x00\x00\x01" + good + c.tail))
 		if err != nil {
@@ -212,8 +226,57 @@ func TestDecodeBounds(t *testing.T) {
 	if n := len(m.Faults); n != 16 || m.Faults[15] != "more faults not shown" {
 		t.Errorf("%d faults, want 16: %q", n, m.Faults)
 	}
-	m, err = Decode([]byte("\x07\x00\x00\x01" + opt(23, strings.Repeat("\x20\x01\x0d\xb8", 4*4000))))
+	m, err = Decode([]byte("\x07\x00\x00\x01" + opt(23, strings.Repeat("\x20\x01\x0d\xb8", 4*64))))
 	if err != nil || len(m.DNS) != 1 || m.Faults != nil {
-		t.Errorf("4000 times the same DNS server: %d servers, faults %q, error %v", len(m.DNS), m.Faults, err)
+		t.Errorf("64 times the same DNS server: %d servers, faults %q, error %v", len(m.DNS), m.Faults, err)
+	}
+}
+
+// TestDecodeWork fills a datagram with each kind of rubbish. How often memory is allocated stands for the work that it
+// makes: no kind makes more than 256 options can.
+func TestDecodeWork(t *testing.T) {
+	const room = 65000
+	fill := func(s string) string { return strings.Repeat(s, room/len(s)) }
+	for name, options := range map[string]string{
+		"unknown options":            fill(opt(999)),
+		"repeated options":           fill(opt(14)),
+		"IA_PDs":                     fill(iapd(0, 0)),
+		"IA_PDs with T1 after T2":    fill(iapd(2, 1)),
+		"IA_PDs cut short":           fill(opt(25)),
+		"prefixes":                   iapd(0, 0, fill(iaprefix(1, 1, 56, "2001:db8::"))),
+		"prefixes not delegable":     iapd(0, 0, fill(iaprefix(1, 1, 56, "fe80::"))),
+		"options inside a prefix":    iapd(0, 0, iaprefix(1, 1, 56, "2001:db8::", fill(opt(13)))),
+		"one prefix in each IA_PD":   fill(iapd(0, 0, iaprefix(2, 1, 56, "2001:db8::"))),
+		"bad names":                  opt(24, fill("\x01!\x00")),
+		"roots":                      opt(24, fill("\x00")),
+		"one name of many labels":    opt(24, fill("\x01a")),
+		"one name of bad labels":     opt(24, fill("\x01!")),
+		"addresses of no DNS server": opt(23, fill("\xff")),
+		"one DNS server repeated":    opt(23, fill("\x20\x01\x0d\xb8")),
+		"requested options":          opt(6, fill("\x00\x17")),
+		"IA_NAs":                     fill(opt(3, strings.Repeat("\x00", 12))),
+		"addresses not assignable":   opt(3, strings.Repeat("\x00", 12), fill(opt(5, strings.Repeat("\x00", 24)))),
+		"NTP options":                fill(opt(56)),
+		"NTP suboptions":             opt(56, fill("\x00\x09\x00\x00")),
+		"NTP addresses":              opt(56, fill("\x00\x01\x00\x10"+strings.Repeat("\xff", 16))),
+		"NTP names":                  opt(56, fill("\x00\x03\x00\x03\x01a\x00")),
+		"addresses of no SNTP":       opt(31, fill("\xff")),
+		"names of an AFTR":           opt(64, fill("\x01!\x00")),
+		"captive portal":             opt(103, fill("\x1b")),
+		"MAP-E containers":           fill(opt(94)),
+		"Authentication options":     fill(opt(11)),
+		"status text":                opt(13, fill("\x1b")),
+		"DUID":                       opt(1, fill("x")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := []byte("\x07\x00\x00\x01" + options)
+			if n := testing.AllocsPerRun(1, func() {
+				if _, err := Decode(b); err != nil {
+					t.Error(err)
+				}
+			}); n > 2000 {
+				t.Errorf("%v allocations", n)
+			}
+		})
 	}
 }

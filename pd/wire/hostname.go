@@ -8,11 +8,11 @@ import (
 )
 
 // parseNames reads a list of names in the form of RFC 1035 §3.1 without compression (RFC 9915 §10), one label at a time.
-// It returns the names that are host names, at most limit of them, says what was wrong with others through fault, and
-// stops at what cannot be read any further.
+// It returns the names that are host names, says what was wrong with others through fault, and stops at what cannot be
+// read any further and after limit names, good or bad.
 func parseNames(b []byte, limit int, fault func(format string, args ...any)) (names []string) {
 	var labels []string
-	length, bad := 0, ""
+	length, bad, read := 0, "", 0
 	for len(b) > 0 {
 		n := int(b[0])
 		b = b[1:]
@@ -23,7 +23,7 @@ func parseNames(b []byte, limit int, fault func(format string, args ...any)) (na
 			} else {
 				fault("name dropped: %s", cmp.Or(bad, "the root is not a host name"))
 			}
-			if len(names) == limit && len(b) > 0 {
+			if read++; read == limit && len(b) > 0 {
 				fault("more than %d names: the rest dropped", limit)
 				return names
 			}
@@ -36,7 +36,7 @@ func parseNames(b []byte, limit int, fault func(format string, args ...any)) (na
 			fault("label of %d octets, %d left: the rest dropped", n, len(b))
 			return names
 		}
-		if length += n + 1; length > maxNameLen+1 {
+		if length += n + 1; length > maxNameLen+1 && bad == "" {
 			bad = fmt.Sprintf("longer than %d octets", maxNameLen)
 		}
 		if bad == "" {

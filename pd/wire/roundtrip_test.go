@@ -31,10 +31,10 @@ func messages() *rapid.Generator[pd.Message] {
 		}
 		for range rapid.IntRange(0, 4).Draw(t, "prefixes") {
 			addr := [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "address"))
-			addr[0] = 0x20 | addr[0]&0x1f
+			addr[0], addr[1] = 0x20|addr[0]&0x1f, addr[1]|4 // global, not 6to4
 			valid := rapid.Uint32().Draw(t, "valid")
 			p := pd.IAPrefix{
-				Prefix:    netip.PrefixFrom(netip.AddrFrom16(addr), rapid.IntRange(3, 128).Draw(t, "bits")).Masked(),
+				Prefix:    netip.PrefixFrom(netip.AddrFrom16(addr), rapid.IntRange(16, 128).Draw(t, "bits")).Masked(),
 				Preferred: rapid.Uint32Range(0, valid).Draw(t, "preferred"),
 				Valid:     valid,
 				Status:    status.Draw(t, "status"),

@@ -15,14 +15,17 @@
 // This package is not a server or a client: it checks the parts of a message, not whether the message answers a question.
 package wire
 
-// Bounds of what one message may bring into the daemon. Real Replies stay far below them.
+// Bounds of what one message may bring into the daemon and of the work that it makes, which must not grow with 64 kB of
+// rubbish. Real Replies stay far below them.
 const (
 	maxMessage     = 65535 // octets; a UDP payload is never longer
 	maxFaults      = 16
 	maxFaultLen    = 160 // octets of one fault
 	maxStatusText  = 200 // octets, promised by pd.Status
 	maxLeaseParts  = 64  // IAs, prefixes and addresses in sum
+	maxOptions     = 256 // on all levels in sum
 	maxServers     = 16  // of DNS, SNTP, NTP each
+	maxServersRead = 64  // in one option, unusable and repeated ones included
 	maxSearch      = 32
 	maxORO         = 128
 	maxS46         = 8    // containers

@@ -60,11 +60,12 @@ func (f *Kernel) Links(context.Context) ([]kernel.Link, error) {
 func (f *Kernel) Apply(_ context.Context, p kernel.Plan) (r kernel.Report) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	holds := p.Hold(nil)
 	for _, op := range p.Ops {
 		if f.Die != nil && f.Die(f.Writes) {
 			return r
 		}
-		if op.Verb == kernel.Delete && len(r.Failed) > 0 {
+		if op.Verb == kernel.Delete && holds(op) {
 			r.Skipped = append(r.Skipped, op)
 			continue
 		}
@@ -72,6 +73,7 @@ func (f *Kernel) Apply(_ context.Context, p kernel.Plan) (r kernel.Report) {
 		r.Writes++
 		if err := f.do(op); err != nil {
 			r.Failed = append(r.Failed, kernel.OpError{Op: op, Err: err})
+			holds = p.Hold(r.Failed)
 			continue
 		}
 		f.Log = append(f.Log, op)

@@ -24,7 +24,7 @@ const (
 // Apply carries out plan in order. Requests are sent in batches; the kernel works through a batch in order, and the first
 // withdrawal waits until all additions before it have been answered.
 func (k *Kernel) Apply(ctx context.Context, plan kernel.Plan) kernel.Report {
-	a := applier{k: k}
+	a := applier{k: k, plan: plan}
 	if err := k.lock(); err != nil {
 		for _, op := range plan.Ops {
 			a.settle(op, err)
@@ -46,7 +46,8 @@ func (k *Kernel) Apply(ctx context.Context, plan kernel.Plan) kernel.Report {
 type applier struct {
 	k      *Kernel
 	report kernel.Report
-	failed bool // an addition failed: nothing is withdrawn any more
+	plan   kernel.Plan
+	holds  func(kernel.Op) bool // withdrawals that have to wait; known once all additions before them are answered
 
 	indexes map[string]uint32     // devices by name
 	present map[addressKey]marked // addresses in the kernel, if the plan changes one
@@ -81,7 +82,10 @@ func (a *applier) do(ctx context.Context, op kernel.Op) {
 		if a.adds {
 			a.flush(ctx)
 		}
-		if a.failed {
+		if a.holds == nil {
+			a.holds = a.plan.Hold(a.report.Failed)
+		}
+		if a.holds(op) {
 			a.report.Skipped = append(a.report.Skipped, op)
 			return
 		}
@@ -245,6 +249,5 @@ func (a *applier) settle(op kernel.Op, err error) {
 		a.report.Done = append(a.report.Done, op)
 	default:
 		a.report.Failed = append(a.report.Failed, kernel.OpError{Op: op, Err: err})
-		a.failed = a.failed || op.Verb != kernel.Delete
 	}
 }

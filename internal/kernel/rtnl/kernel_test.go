@@ -221,23 +221,25 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// After a failed addition nothing is withdrawn; the other additions are made.
+// After a failed addition what it would have replaced is not withdrawn, and everything else is.
 func TestFailedAddHoldsBackWithdrawals(t *testing.T) {
 	k := lab(t, options{})
 	rule := func(table uint32) kernel.Rule {
 		return kernel.Rule{Family: kernel.IPv6, Priority: 1001, From: prefix("2001:db8:1::/48"), Action: kernel.Unicast, Table: table}
 	}
-	apply(t, k, kernel.State{}, kernel.State{Rules: []kernel.Rule{rule(1)}})
+	end := kernel.Route{Table: 1, Dst: prefix("::/0"), Metric: 1, Type: kernel.Unreachable}
+	apply(t, k, kernel.State{}, kernel.State{Rules: []kernel.Rule{rule(1)}, Routes: []kernel.Route{end}})
 	rep := k.Apply(context.Background(), kernel.Plan{Ops: []kernel.Op{
-		{Verb: kernel.Add, Row: kernel.Route{Table: 2, Dst: prefix("::/0"), Metric: 1, Type: kernel.Unicast, Dev: "nope"}},
+		{Verb: kernel.Add, Row: kernel.Route{Table: 1, Dst: prefix("::/0"), Metric: 2, Type: kernel.Unicast, Dev: "nope"}},
 		{Verb: kernel.Add, Row: rule(2)},
 		{Verb: kernel.Delete, Row: rule(1)},
+		{Verb: kernel.Delete, Row: end},
 	}})
-	if len(rep.Failed) != 1 || len(rep.Done) != 1 || len(rep.Skipped) != 1 || rep.Writes != 1 {
+	if len(rep.Failed) != 1 || len(rep.Done) != 2 || len(rep.Skipped) != 1 || rep.Writes != 2 {
 		t.Fatalf("%+v", rep)
 	}
-	if s := read(t, k, kernel.Scope{}); len(s.Rules) != 2 {
-		t.Errorf("want both rules:\n%s", s.Text(time.Now()))
+	if s := read(t, k, kernel.Scope{}); len(s.Rules) != 1 || len(s.Routes) != 1 {
+		t.Errorf("want the new rule and the old route:\n%s", s.Text(time.Now()))
 	}
 }
 

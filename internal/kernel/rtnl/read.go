@@ -170,21 +170,23 @@ func (k *Kernel) Links(ctx context.Context) ([]kernel.Link, error) {
 		}
 	}
 	for i := range links {
-		slices.SortFunc(links[i].Globals, netip.Prefix.Compare)
+		l := &links[i]
+		slices.SortFunc(l.OtherLinkLocal, netip.Addr.Compare)
+		if len(l.OtherLinkLocal) > 0 { // the lowest counts, so that the fact does not depend on the order of the dump
+			l.LinkLocal, l.OtherLinkLocal = l.OtherLinkLocal[0], l.OtherLinkLocal[1:]
+		}
+		slices.SortFunc(l.Globals, netip.Prefix.Compare)
 	}
 	slices.SortFunc(links, func(a, b kernel.Link) int { return cmp.Compare(a.Name, b.Name) })
 	return links, nil
 }
 
-// attach adds a usable address to the facts about its link. Of several link-local addresses the lowest counts, so that
-// the fact does not depend on the order of the dump.
+// attach adds a usable address to the facts about its link.
 func attach(l *kernel.Link, a address) {
 	addr := a.row.Prefix.Addr()
 	switch {
 	case addr.IsLinkLocalUnicast():
-		if !l.LinkLocal.IsValid() || addr.Less(l.LinkLocal) {
-			l.LinkLocal = addr
-		}
+		l.OtherLinkLocal = append(l.OtherLinkLocal, addr)
 	case a.scope == unix.RT_SCOPE_UNIVERSE:
 		l.Globals = append(l.Globals, a.row.Prefix)
 	}
