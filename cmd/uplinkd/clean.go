@@ -67,9 +67,12 @@ func (env *environment) cleanWith(cfg *config.Config, dry bool) error {
 	}
 	defer done()
 	if !dry {
-		release, err := takeNamespace()
+		release, warning, err := takeNamespace()
 		if err != nil {
 			return err
+		}
+		if warning != "" {
+			fmt.Fprintln(env.stderr, "uplinkd: warning: "+printable(warning))
 		}
 		defer release()
 	}

@@ -64,9 +64,12 @@ func (d *daemon) run(ctx context.Context) error {
 	if err := state.CheckMode(); err != nil {
 		d.log.Warn("stored state can be forged", "err", err)
 	}
-	release, err := takeNamespace()
+	release, warning, err := takeNamespace()
 	if err != nil {
 		return err
+	}
+	if warning != "" {
+		d.log.Warn(warning)
 	}
 	defer release()
 	kern, err := rtnl.Open()

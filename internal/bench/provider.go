@@ -50,5 +50,5 @@ func startProvider(ctx context.Context, lab *netlab.Lab, isp *netlab.NS) error {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	return fmt.Errorf("Kea does not listen; it said:\n%s", process.Output())
+	return fmt.Errorf("kea does not listen; it said:\n%s", process.Output())
 }
