@@ -44,11 +44,50 @@ type Uplink struct {
 
 // DHCPv6 are the keys dhcpv6.* of an uplink.
 type DHCPv6 struct {
-	Length      uint8         // dhcpv6.length: prefix length hint, 0 (none) or 1 … 64
+	Prefixes    []PrefixWish  // dhcpv6.prefixes: an IA_PD each; default one without wishes; empty list: none
+	Address     AddressMode   // dhcpv6.address, default "auto": the router's own address by IA_NA
+	Information bool          // dhcpv6.information, default true: Information-request where servers grant no bindings
 	RapidCommit bool          // dhcpv6.rapid_commit, default true: ask for the two-message exchange; servers that do not offer it ignore the wish
+	Reconfigure bool          // dhcpv6.reconfigure, default true: accept authenticated Reconfigure messages (RFC 9915 §20.4)
 	Release     bool          // dhcpv6.release, default false: Release on stop (RFC 9096 WPD-9: should not)
 	Delay       bool          // dhcpv6.delay, default true: random delay of up to 1 s before the first Solicit (RFC 9915 §18.2.1, SHOULD)
 	ReportAfter time.Duration // dhcpv6.report_after, default 15s: an uplink that has not answered by then no longer holds back the removal of what belongs to nobody
+	Prefer      string        // dhcpv6.prefer: "preference" (default), "largest" or "hint": how to choose among servers
+	Request     []uint16      // dhcpv6.request: further option codes to ask for, 1 … 65535, not those that clients must not name (§21.7)
+	Options     []RawOption   // dhcpv6.options: options to send as they are
+	UserClass   [][]byte      // dhcpv6.user_class: strings, or "0x…" for octets
+	VendorClass []VendorClass // dhcpv6.vendor_class
+	DSCP        uint8         // dhcpv6.dscp, 0 … 63, default 0
+	Priority    int           // dhcpv6.priority, 0 … 7, default 0: SO_PRIORITY, which a VLAN's egress-qos-map maps to 802.1p
+}
+
+// PrefixWish is an entry of dhcpv6.prefixes. dhcpv6.length = N is short for a list with the one entry {length = N}.
+type PrefixWish struct {
+	Length   uint8        // length: hint, 0 (none) or 1 … 64
+	Prefix   netip.Prefix // prefix: hint; zero: the one held before
+	Min, Max uint8        // min, max: lengths to accept, 0: any
+}
+
+// AddressMode says whether to ask for an IA_NA.
+type AddressMode string
+
+// The address modes.
+const (
+	AddressAuto   AddressMode = "auto"   // ask; do without if the server has none
+	AddressAlways AddressMode = "always" // an offer without an address is not good enough
+	AddressNever  AddressMode = "never"  // do not ask
+)
+
+// RawOption is an entry of dhcpv6.options: { code = 17, hex = "0000…" }. Options that the client sends itself are refused.
+type RawOption struct {
+	Code uint16
+	Data []byte
+}
+
+// VendorClass is an entry of dhcpv6.vendor_class: { enterprise = 1038, data = ["sagem"] }.
+type VendorClass struct {
+	Enterprise uint32
+	Data       [][]byte
 }
 
 // Kind is the use of a subnet; see design: more kinds come later.
