@@ -14,13 +14,13 @@ import (
 // maxBindings bounds the memory that clients can claim.
 const maxBindings = 4096
 
-// client is the IA_PD of a client: what a prefix is delegated to.
+// client is the IA of a client: what a prefix is delegated or an address leased to.
 type client struct {
 	id   pd.DUID
 	iaid uint32
 }
 
-// Binding is a delegated prefix.
+// Binding is a delegated prefix, or an address as a /128.
 type Binding struct {
 	ClientID   pd.DUID
 	IAID       uint32
@@ -50,10 +50,11 @@ type route struct {
 
 // bindings hands out the prefixes of a pool. A client gets the same prefix every time, as long as nobody else has it.
 type bindings struct {
-	pool   netip.Prefix
+	pool   netip.Prefix // invalid: there is nothing to hand out
 	length int
+	first  uint64 // those before this number are not handed out
 	byIA   map[client]*binding
-	taken  map[netip.Prefix]client
+	taken  map[netip.Prefix]client // by the zero client: declined
 }
 
 func newBindings(pool netip.Prefix, length int) *bindings {
@@ -65,15 +66,15 @@ func (b *bindings) candidate(c client) netip.Prefix {
 	if have := b.byIA[c]; have != nil && have.Prefix.IsValid() {
 		return have.Prefix
 	}
-	if len(b.byIA) >= maxBindings && b.byIA[c] == nil {
+	if !b.pool.IsValid() || len(b.byIA) >= maxBindings && b.byIA[c] == nil {
 		return netip.Prefix{}
 	}
 	h := fnv.New32a()
 	_, _ = h.Write(binary.BigEndian.AppendUint32([]byte(c.id), c.iaid))
-	size := uint64(1) << (b.length - b.pool.Bits())
-	first := uint64(h.Sum32()) % size
+	size := uint64(1)<<min(b.length-b.pool.Bits(), maxPoolBits) - b.first
+	start := uint64(h.Sum32()) % size
 	for i := range min(size, uint64(len(b.taken))+1) {
-		p := nth(b.pool, b.length, (first+i)%size)
+		p := nth(b.pool, b.length, b.first+(start+i)%size)
 		if _, taken := b.taken[p]; !taken {
 			return p
 		}
@@ -165,6 +166,15 @@ func (b *bindings) drop(c client) (routes []route) {
 		}
 	}
 	return routes
+}
+
+// decline drops c's binding. What the client has found to be in use elsewhere is nobody's from now on.
+func (b *bindings) decline(c client, found []netip.Prefix) {
+	have := b.byIA[c]
+	if slices.Contains(found, have.Prefix) {
+		b.taken[have.Prefix] = client{}
+	}
+	b.drop(c)
 }
 
 // forget drops every binding.

@@ -15,15 +15,22 @@ import (
 type Config struct {
 	Interface string       // in the namespace in which Open is called
 	ServerID  pd.DUID      // default 00:02:00:00:7e:d9:00:00:00:01
-	Pool      netip.Prefix // delegated prefixes come from here, e.g. 2001:db8:1100::/40
+	Pool      netip.Prefix // delegated prefixes come from here, e.g. 2001:db8:1100::/40; zero: none are delegated
 	Length    int          // of delegated prefixes; default 56
+	Exclude   int          // of the first sub-prefix of each that clients that know RFC 6603 are told not to use; 0: none
+
+	// Addresses of the link between provider and clients, e.g. 2001:db8:1:1::/64: IA_NAs get one of them, but none of the
+	// first 4096, which are left to routers and servers. Zero: none are leased.
+	Addresses netip.Prefix
 
 	Preferred, Valid uint32 // default 3000 and 4000
 	T1, T2           uint32 // default 0.5 and 0.8 of Preferred
 
 	DNS          []netip.Addr // told when asked for, and in RAs
-	DomainSearch []string
+	DomainSearch []string     // told when asked for, as are the next three
+	InfoRefresh  uint32       // Information Refresh Time, in Replies to Information-requests
 	SolMaxRT     uint32
+	InfMaxRT     uint32
 	Preference   uint8
 	RapidCommit  bool // agree to the two-message exchange with clients that ask for it
 
@@ -68,10 +75,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Length == 0 {
 		c.Length = 56
 	}
-	if err := checkPool(c.Pool, c.Length); err != nil {
+	if err := c.checkPools(); err != nil {
 		return c, err
 	}
-	c.Pool = c.Pool.Masked()
+	c.Pool, c.Addresses = c.Pool.Masked(), c.Addresses.Masked()
 	setDefault(&c.Preferred, 3000)
 	setDefault(&c.Valid, max(4000, c.Preferred))
 	if c.Preferred > c.Valid {
@@ -115,6 +122,27 @@ func fraction(seconds, tenths uint32) uint32 {
 
 // maxPoolBits bounds a pool to prefixes that can be counted in 32 bits.
 const maxPoolBits = 32
+
+// ownAddresses is how many of Config.Addresses are not leased.
+const ownAddresses = 4096
+
+func (c Config) checkPools() error {
+	if !c.Pool.IsValid() && !c.Addresses.IsValid() {
+		return errors.New("provider: neither a pool of prefixes nor addresses")
+	}
+	if c.Pool.IsValid() {
+		if err := checkPool(c.Pool, c.Length); err != nil {
+			return err
+		}
+	}
+	if c.Exclude != 0 && (c.Exclude <= c.Length || c.Exclude > 128) {
+		return fmt.Errorf("provider: cannot exclude a /%d of a delegated /%d", c.Exclude, c.Length)
+	}
+	if a := c.Addresses; a.IsValid() && (!a.Addr().Is6() || a.Addr().Is4In6() || a.Bits() > 112) {
+		return fmt.Errorf("provider: addresses %s: want an IPv6 prefix of at most 112 bits", a)
+	}
+	return nil
+}
 
 func checkPool(pool netip.Prefix, length int) error {
 	if !pool.IsValid() || !pool.Addr().Is6() || pool.Addr().Is4In6() {

@@ -1,6 +1,6 @@
-// Package isp is a simulated provider for tests and the demo: it advertises itself as a router and delegates prefixes by
-// DHCPv6 (RFC 9915) on one interface, well-behaved until it is told to misbehave.
+// Package isp is a simulated provider for tests and the demo: it advertises itself as a router and delegates prefixes
+// and leases addresses by DHCPv6 (RFC 9915) on one interface, well-behaved until it is told to misbehave.
 //
-// It is not a server for real networks: it delegates prefixes only (no addresses), keeps bindings in memory, knows no
-// relays, and sets no routes itself; Config.Route does.
+// It is not a server for real networks: it keeps bindings and keys in memory, does not repeat a Reconfigure that nobody
+// acts on, knows no relays, and sets no routes itself; Config.Route does.
 package isp

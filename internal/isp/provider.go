@@ -39,7 +39,7 @@ func New(cfg Config) (*Provider, error) {
 		return nil, err
 	}
 	return &Provider{
-		server:  server{cfg: cfg, bindings: newBindings(cfg.Pool, cfg.Length)},
+		server:  newServer(cfg),
 		counts:  Counts{Seen: map[pd.MessageType]int{}, Sent: map[pd.MessageType]int{}},
 		changed: make(chan struct{}, 1),
 	}, nil
@@ -56,7 +56,7 @@ func (p *Provider) Renumber(newPool netip.Prefix, oldValid uint32) error {
 	}
 	now := time.Now()
 	p.log("renumbering to %s, old prefixes valid for %d s", newPool, oldValid)
-	p.route(p.server.bindings.renumber(newPool.Masked(), lifetime.After(now, oldValid), now))
+	p.route(p.server.prefixes.renumber(newPool.Masked(), lifetime.After(now, oldValid), now))
 	p.kick()
 	return nil
 }
@@ -77,12 +77,12 @@ func (p *Provider) Silence(on bool) {
 	p.log("silent: %v", on)
 }
 
-// Forget loses all bindings and their routes: Renew and Rebind are answered with NoBinding.
+// Forget loses all bindings, their routes and the keys for Reconfigure: Renew and Rebind are answered with NoBinding.
 func (p *Provider) Forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.log("all bindings forgotten")
-	p.route(p.server.bindings.forget())
+	p.route(p.server.forget())
 }
 
 // Intercept calls f for every request that is not ignored, before the reply is encoded; f may change the reply and says
@@ -175,8 +175,16 @@ func (p *Provider) Exchanges() []Exchange {
 func (p *Provider) Bindings() []Binding {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.route(p.server.bindings.expire(time.Now()))
-	return p.server.bindings.list()
+	p.route(p.server.expire(time.Now()))
+	return p.server.prefixes.list()
+}
+
+// Leases returns the addresses that are leased now, sorted.
+func (p *Provider) Leases() []Binding {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.route(p.server.expire(time.Now()))
+	return p.server.addresses.list()
 }
 
 // note keeps an exchange.
@@ -192,7 +200,13 @@ func (p *Provider) note(e Exchange) {
 	p.log("%s from %s: %s, sent %d", e.Request.Type, e.From, reply, e.Sent)
 }
 
+// prefixes are those of m, addresses as /128.
 func prefixes(m pd.Message) (all []netip.Prefix) {
+	for _, ia := range m.IANAs {
+		for _, a := range ia.Addresses {
+			all = append(all, netip.PrefixFrom(a.Address, 128))
+		}
+	}
 	for _, ia := range m.IAPDs {
 		for _, p := range ia.Prefixes {
 			all = append(all, p.Prefix)

@@ -178,13 +178,13 @@ func (p *Provider) serveTimers(ctx context.Context) {
 func (p *Provider) tick(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.route(p.server.bindings.expire(now))
+	p.route(p.server.expire(now))
 	if !p.nextRA.After(now) {
 		p.sendRA(false, allNodes)
 		p.nextRA = now.Add(p.server.cfg.RA.Interval)
 	}
 	wait := p.nextRA.Sub(now)
-	if at, ok := p.server.bindings.next(); ok {
+	if at, ok := p.server.next(); ok {
 		wait = min(wait, at.Sub(now))
 	}
 	return max(wait, time.Millisecond)

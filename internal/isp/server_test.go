@@ -40,7 +40,7 @@ func converse(t *testing.T, cfg Config) *conversation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &conversation{t: t, s: server{cfg: cfg, bindings: newBindings(cfg.Pool, cfg.Length)}, now: start}
+	return &conversation{t: t, s: newServer(cfg), now: start}
 }
 
 func (c *conversation) note(routes []route) {
@@ -82,16 +82,30 @@ func (c *conversation) bind() netip.Prefix {
 	return reply.IAPDs[0].Prefixes[0].Prefix
 }
 
-// text is the prefixes of a reply with preferred and valid lifetimes, and its status codes.
+// text is the addresses and prefixes of a reply with preferred and valid lifetimes, and its status codes.
 func text(m pd.Message) string {
 	var b strings.Builder
 	b.WriteString(m.Type.String())
+	if m.Status.Code != pd.Success {
+		fmt.Fprintf(&b, " %s", m.Status.Code)
+	}
+	for _, ia := range m.IANAs {
+		if ia.Status.Code != pd.Success {
+			fmt.Fprintf(&b, " %s", ia.Status.Code)
+		}
+		for _, a := range ia.Addresses {
+			fmt.Fprintf(&b, " %s %d/%d", a.Address, a.Preferred, a.Valid)
+		}
+	}
 	for _, ia := range m.IAPDs {
 		if ia.Status.Code != pd.Success {
 			fmt.Fprintf(&b, " %s", ia.Status.Code)
 		}
 		for _, p := range ia.Prefixes {
 			fmt.Fprintf(&b, " %s %d/%d", p.Prefix, p.Preferred, p.Valid)
+			if p.Exclude.IsValid() {
+				fmt.Fprintf(&b, " but %s", p.Exclude)
+			}
 		}
 	}
 	return b.String()
@@ -120,12 +134,12 @@ func TestFourMessages(t *testing.T) {
 		t.Fatalf("offered %s, want a /56 from %s", p, c.s.cfg.Pool)
 	}
 	want := pd.Message{Type: pd.Advertise, XID: 0xabcdef, ClientID: clientID, ServerID: defaultServerID, Preference: 255,
-		DNS:   c.s.cfg.DNS,
+		Info:  pd.Info{DNS: c.s.cfg.DNS},
 		IAPDs: []pd.IAPD{{IAID: 7, T1: 1500, T2: 2400, Prefixes: []pd.IAPrefix{{Prefix: p, Preferred: 3000, Valid: 4000}}}}}
 	if diff := cmp.Diff(want, advertise, equate); diff != "" {
 		t.Errorf("Advertise (-want +got):\n%s", diff)
 	}
-	if len(c.s.bindings.list()) != 0 {
+	if len(c.s.prefixes.list()) != 0 {
 		t.Error("an Advertise has made a binding")
 	}
 
@@ -136,7 +150,7 @@ func TestFourMessages(t *testing.T) {
 		t.Errorf("Reply (-want +got):\n%s", diff)
 	}
 	binding := Binding{clientID, 7, p, lifetime.After(start, 4000), router}
-	if diff := cmp.Diff([]Binding{binding}, c.s.bindings.list(), equate); diff != "" {
+	if diff := cmp.Diff([]Binding{binding}, c.s.prefixes.list(), equate); diff != "" {
 		t.Errorf("bindings (-want +got):\n%s", diff)
 	}
 }
@@ -153,7 +167,7 @@ func TestRapidCommit(t *testing.T) {
 	}
 	solicit.RapidCommit = true
 	got := c.tell(solicit)
-	if got.Type != pd.Reply || !got.RapidCommit || len(c.s.bindings.list()) != 1 {
+	if got.Type != pd.Reply || !got.RapidCommit || len(c.s.prefixes.list()) != 1 {
 		t.Errorf("asked for: %+v", got)
 	}
 }
@@ -171,12 +185,12 @@ func TestRenewExtends(t *testing.T) {
 func TestBindingExpires(t *testing.T) {
 	c := converse(t, Config{Preferred: 20, Valid: 30})
 	p := c.bind()
-	if at, ok := c.s.bindings.next(); !ok || !at.Equal(start.Add(30*time.Second)) {
+	if at, ok := c.s.next(); !ok || !at.Equal(start.Add(30*time.Second)) {
 		t.Errorf("next change at %v, %v", at, ok)
 	}
 	c.now = c.now.Add(30 * time.Second)
 	c.want(c.say(pd.Renew, p), "Reply NoBinding", fmt.Sprintf("false %s via %s", p, router))
-	if _, ok := c.s.bindings.next(); ok {
+	if _, ok := c.s.next(); ok {
 		t.Error("something is due without bindings")
 	}
 }
@@ -197,14 +211,14 @@ func TestRelease(t *testing.T) {
 func TestForget(t *testing.T) {
 	c := converse(t, Config{})
 	p := c.bind()
-	c.note(c.s.bindings.forget())
+	c.note(c.s.forget())
 	c.want(c.say(pd.Rebind, p), "Reply NoBinding", fmt.Sprintf("false %s via %s", p, router))
 }
 
 func TestFlashRenumbering(t *testing.T) {
 	c := converse(t, Config{})
 	p := c.bind()
-	c.note(c.s.bindings.renumber(netip.MustParsePrefix("2001:db8:1200::/40"), lifetime.After(c.now, 0), c.now))
+	c.note(c.s.prefixes.renumber(netip.MustParsePrefix("2001:db8:1200::/40"), lifetime.After(c.now, 0), c.now))
 	got := c.say(pd.Renew, p)
 	q := got.IAPDs[0].Prefixes[0].Prefix
 	if !netip.MustParsePrefix("2001:db8:1200::/40").Overlaps(q) {
@@ -218,13 +232,13 @@ func TestFlashRenumbering(t *testing.T) {
 func TestGracefulRenumbering(t *testing.T) {
 	c := converse(t, Config{})
 	p := c.bind()
-	c.note(c.s.bindings.renumber(netip.MustParsePrefix("2001:db8:1200::/40"), lifetime.After(c.now, 100), c.now))
+	c.note(c.s.prefixes.renumber(netip.MustParsePrefix("2001:db8:1200::/40"), lifetime.After(c.now, 100), c.now))
 	c.now = c.now.Add(40 * time.Second)
 	got := c.say(pd.Renew, p)
 	q := got.IAPDs[0].Prefixes[0].Prefix
 	old, new := fmt.Sprintf("%s via %s", p, router), fmt.Sprintf("%s via %s", q, router)
 	c.want(got, fmt.Sprintf("Reply %s 3000/4000 %s 0/60", q, p), "true "+old, "true "+new)
-	if at, ok := c.s.bindings.next(); !ok || !at.Equal(start.Add(100*time.Second)) {
+	if at, ok := c.s.next(); !ok || !at.Equal(start.Add(100*time.Second)) {
 		t.Errorf("next change at %v, %v", at, ok)
 	}
 	c.now = c.now.Add(60 * time.Second)
@@ -259,7 +273,7 @@ func TestPrefixIsStable(t *testing.T) {
 	if q := b.bind(); q != p {
 		t.Errorf("another server: %s, before: %s", q, p)
 	}
-	a.s.bindings.forget()
+	a.s.forget()
 	if q := a.bind(); q != p {
 		t.Errorf("after forget: %s, before: %s", q, p)
 	}
@@ -278,7 +292,7 @@ func TestNotAnswered(t *testing.T) {
 		"message of a server":        {Type: pd.Reply, ClientID: clientID, ServerID: defaultServerID},
 	} {
 		c := converse(t, Config{})
-		if got := c.tell(m); got.Type != 0 || len(c.s.bindings.list()) != 0 {
+		if got := c.tell(m); got.Type != 0 || len(c.s.prefixes.list()) != 0 {
 			t.Errorf("%s: answered by %+v", name, got)
 		}
 	}
@@ -287,7 +301,7 @@ func TestNotAnswered(t *testing.T) {
 func TestInformationRequest(t *testing.T) {
 	c := converse(t, Config{DomainSearch: []string{"isp.example"}, SolMaxRT: 600})
 	got := c.tell(pd.Message{Type: pd.InformationRequest, ORO: []uint16{pd.OptDomainList, pd.OptSolMaxRT}})
-	want := pd.Message{Type: pd.Reply, ServerID: defaultServerID, DomainSearch: []string{"isp.example"}, SolMaxRT: 600}
+	want := pd.Message{Type: pd.Reply, ServerID: defaultServerID, Info: pd.Info{DomainSearch: []string{"isp.example"}}, SolMaxRT: 600}
 	if diff := cmp.Diff(want, got, equate); diff != "" {
 		t.Errorf("Reply (-want +got):\n%s", diff)
 	}
@@ -297,6 +311,9 @@ func TestConfigRefused(t *testing.T) {
 	pool := netip.MustParsePrefix("2001:db8:1100::/40")
 	for want, cfg := range map[string]Config{
 		"no interface":                {Pool: pool},
+		"neither a pool":              {Interface: "up0"},
+		"cannot exclude a /56":        {Interface: "up0", Pool: pool, Exclude: 56},
+		"want an IPv6 prefix of at":   {Interface: "up0", Addresses: netip.MustParsePrefix("2001:db8::/113")},
 		"is not an IPv6 prefix":       {Interface: "up0", Pool: netip.MustParsePrefix("192.0.2.0/24")},
 		"want a length from 40 to 72": {Interface: "up0", Pool: pool, Length: 39},
 		"want 3 to 130":               {Interface: "up0", Pool: pool, ServerID: "x"},
@@ -314,7 +331,7 @@ func TestInfiniteLifetimes(t *testing.T) {
 	if got.T1 != lifetime.Infinity || got.T2 != lifetime.Infinity || got.Prefixes[0].Valid != lifetime.Infinity {
 		t.Errorf("IA_PD %+v", got)
 	}
-	if _, ok := c.s.bindings.next(); ok {
+	if _, ok := c.s.next(); ok {
 		t.Error("an infinite binding ends")
 	}
 }
