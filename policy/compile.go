@@ -61,10 +61,17 @@ func (c *compiler) uplink(u Uplink) {
 	}
 	why.Rule = "traffic of this uplink's prefixes never falls through to another uplink"
 	c.route(kernel.Route{Table: u.Table, Dst: anywhere6, Metric: kernel.MetricLast, Type: kernel.Unreachable, Reason: why})
-	for _, a := range u.Addresses {
+	for _, a := range u.own() {
 		if !slices.ContainsFunc(u.Delegations, func(g Delegation) bool { return g.Prefix.Contains(a) }) {
 			why.Rule = "the router's own traffic from its address on the uplink leaves there"
 			c.rule(kernel.Rule{Priority: c.site.Rules.From + u.Number, From: netip.PrefixFrom(a, 128), Action: kernel.Unicast, Table: u.Table, Reason: why})
+		}
+	}
+	for _, a := range u.Leased {
+		if u.Link {
+			why.Rule = "the router's own address from the provider (IA_NA), lifetimes from the lease"
+			c.state.Addresses = append(c.state.Addresses, kernel.Address{Dev: u.Interface, Prefix: netip.PrefixFrom(a.Address, 128),
+				PreferredUntil: a.PreferredUntil, ValidUntil: a.ValidUntil, Reason: why})
 		}
 	}
 	why.Rule = "sockets bound to the uplink use the uplink's table"
@@ -80,6 +87,15 @@ func (c *compiler) uplink(u Uplink) {
 		next.Metric++ // two uplinks of one metric: the first in the config is preferred
 	}
 	c.route(next)
+}
+
+// own are the router's addresses on the uplink, whether the kernel has them yet or not.
+func (u Uplink) own() []netip.Addr {
+	list := slices.Clone(u.Addresses)
+	for _, a := range u.Leased {
+		list = append(list, a.Address)
+	}
+	return list // a rule for an address that is in both is one rule: Normalize sees to it
 }
 
 func (c *compiler) delegation(u Uplink, g Delegation) {

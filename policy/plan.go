@@ -83,6 +83,11 @@ func (p *planner) uplink(c config.Uplink) Uplink {
 			u.Addresses = append(u.Addresses, a.Addr())
 		}
 	}
+	for _, a := range facts.Addresses {
+		if !a.ValidUntil.Over(p.w.Now) {
+			u.Leased = append(u.Leased, a)
+		}
+	}
 	p.led.Holds[c.Name] = nil
 	for _, g := range facts.Delegations {
 		if g.ValidUntil.Over(p.w.Now) || slices.Contains(p.led.Holds[c.Name], g.Prefix) {
@@ -94,7 +99,7 @@ func (p *planner) uplink(c config.Uplink) Uplink {
 			continue
 		}
 		p.led.Holds[c.Name] = append(p.led.Holds[c.Name], g.Prefix)
-		u.Delegations = append(u.Delegations, Delegation{Prefix: g.Prefix, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil,
+		u.Delegations = append(u.Delegations, Delegation{Prefix: g.Prefix, Exclude: g.Exclude, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil,
 			State: stateAt(g, p)})
 	}
 	slices.SortFunc(u.Delegations, func(a, b Delegation) int { return a.Prefix.Compare(b.Prefix) })

@@ -262,3 +262,27 @@ func TestAddressesOnTheUplink(t *testing.T) {
 		t.Errorf("an explicit id on the uplink: %v", problems)
 	}
 }
+
+// What the provider keeps for its own link is no subnet of a downstream (RFC 6603), and the router's leased address stands
+// on the uplink with a rule of its own.
+func TestExcludedPrefixAndLeasedAddress(t *testing.T) {
+	w := world(epoch, "wan0", "lan0")
+	g := granted(epoch, "2001:db8:1100::/56", 100, 200)
+	g.Exclude = pfx("2001:db8:1100::/64")
+	w.Uplinks["fiber"] = UplinkFacts{Delegations: []Granted{g}, Addresses: []Leased{
+		{Address: netip.MustParseAddr("2001:db8:77::5"), PreferredUntil: lifetime.After(epoch, 60), ValidUntil: lifetime.After(epoch, 90)},
+		{Address: netip.MustParseAddr("2001:db8:77::6")}}}
+	site, problems, _ := Plan(configOf(t, smallest), w, Ledger{})
+	if got := site.Downstreams[0].Subnets; len(got) != 1 || got[0].Prefix != pfx("2001:db8:1100:1::/64") || len(problems) > 0 {
+		t.Errorf("subnets %v, problems %v", got, problems)
+	}
+	got := Compile(site).Text(epoch)
+	for _, want := range []string{"address 2001:db8:77::5/128 dev wan0 valid_lft 90 preferred_lft 60", "rule pref 10001 from 2001:db8:77::5/128 lookup 1001"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "2001:db8:77::6") {
+		t.Errorf("an address whose time is over is wanted:\n%s", got)
+	}
+}

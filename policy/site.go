@@ -20,6 +20,7 @@ type World struct {
 type UplinkFacts struct {
 	Reported    bool      // the DHCPv6 client has a lease, has asked in vain for a while, or has no link
 	Delegations []Granted // sorted by prefix
+	Addresses   []Leased  // by IA_NA, sorted
 	Routers     []Router  // default routers from RAs, best first
 	DNS         []netip.Addr
 	Search      []string
@@ -28,7 +29,15 @@ type UplinkFacts struct {
 // Granted is a prefix that a server delegated.
 type Granted struct {
 	Prefix                     netip.Prefix
+	Exclude                    netip.Prefix // of Prefix, for the link to the provider (RFC 6603); zero: nothing
 	PreferredUntil, ValidUntil lifetime.Deadline
+}
+
+// Leased is an address that a server leased to the router itself (IA_NA). Nothing is on-link because of it.
+type Leased struct {
+	Address        netip.Addr        `json:"address"`
+	PreferredUntil lifetime.Deadline `json:"preferred_until"`
+	ValidUntil     lifetime.Deadline `json:"valid_until"`
 }
 
 // Router is a default router learnt from an RA on an uplink.
@@ -67,6 +76,7 @@ type Uplink struct {
 	Present      bool              `json:"present"`             // the interface exists
 	Link         bool              `json:"link"`                // the interface exists and is administratively up
 	Addresses    []netip.Addr      `json:"addresses,omitempty"` // the router's own on the uplink's interface, of any origin
+	Leased       []Leased          `json:"leased,omitempty"`    // those of them that come from DHCPv6
 	Gateway      netip.Addr        `json:"gateway,omitzero"`
 	GatewayUntil lifetime.Deadline `json:"gateway_until,omitzero"`
 	Delegations  []Delegation      `json:"delegations"` // sorted by prefix
@@ -78,6 +88,7 @@ type Uplink struct {
 // Delegation is one prefix on an uplink.
 type Delegation struct {
 	Prefix         netip.Prefix      `json:"prefix"`
+	Exclude        netip.Prefix      `json:"exclude,omitzero"` // not for downstreams
 	PreferredUntil lifetime.Deadline `json:"preferred_until"`
 	ValidUntil     lifetime.Deadline `json:"valid_until"`
 	State          State             `json:"state"`

@@ -27,6 +27,9 @@ func (p *planner) subnets() {
 // share allots the subnets of one delegation.
 func (p *planner) share(u Uplink, g Delegation) {
 	taken := p.onUplinks(g.Prefix)
+	if g.Exclude.IsValid() {
+		taken = append(taken, g.Exclude)
+	}
 	order := make([]int, 0, len(p.cfg.Downstreams))
 	for i, c := range p.cfg.Downstreams {
 		if len(c.From) == 0 || slices.Contains(c.From, u.Name) {

@@ -96,7 +96,7 @@ func (d *daemon) run(ctx context.Context) error {
 	defer stopTasks()
 	d.tasks = newTasks(taskCtx, d.log, state, duid, d.engine)
 	server := ctl.Server{Source: d.engine, Log: d.log, Version: versionText(), Actions: ctl.Actions{Renew: d.renew, Release: d.release,
-		Reload: d.reload, Hooks: d.hookStatus, Problems: d.findings}}
+		Reload: d.reload, Trace: d.tasks.ring, Hooks: d.hookStatus, Problems: d.findings}}
 	d.log.Info("uplinkd starts", "version", options.Version, "config", d.file, "uplinks", uplinkNames(cfg), "stored_leases", len(options.Leases))
 
 	// The engine outlives its informants, so that an expected last word (Release) still reaches the kernel.
@@ -145,7 +145,7 @@ func (d *daemon) options(kern *rtnl.Kernel, state *store.Dir) engine.Options {
 			d.log.Error("stored lease is of no use; soliciting afresh", "uplink", u.Name, "err", err)
 			lost = append(lost, u.Name)
 		}
-		if l = l.At(time.Now()); len(l.Prefixes) > 0 {
+		if l = l.At(time.Now()); l.Held() {
 			leases[u.Name] = l
 		}
 	}

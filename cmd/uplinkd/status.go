@@ -108,8 +108,14 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	if len(rows) == 0 {
 		p.field("delegation", "none")
 	}
+	for _, a := range u.Addresses {
+		p.field("address", fmt.Sprintf("%s by DHCPv6  preferred %s  valid %s", a.Address, span(a.Preferred.Seconds), span(a.Valid.Seconds)))
+	}
 	if len(u.DNS) > 0 {
 		p.field("name servers", join(u.DNS))
+	}
+	if told := u.Client.Told; told.AFTR != "" {
+		p.field("AFTR", told.AFTR)
 	}
 }
 

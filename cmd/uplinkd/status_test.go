@@ -72,9 +72,9 @@ func delegation(prefix string, preferred, valid time.Duration) policy.Granted {
 }
 
 func boundClient(g ...policy.Granted) engine.ClientStatus {
-	l := pd.Lease{ServerID: "\x00\x03\x00\x01\x02\x00\x00\x00\x00\x01", IAID: 7, Received: night.Add(-8 * time.Minute), T1: at(22 * time.Minute), T2: at(40 * time.Minute)}
+	l := pd.Lease{ServerID: "\x00\x03\x00\x01\x02\x00\x00\x00\x00\x01", Received: night.Add(-8 * time.Minute), T1: at(22 * time.Minute), T2: at(40 * time.Minute)}
 	for _, p := range g {
-		l.Prefixes = append(l.Prefixes, pd.LeasedPrefix(p))
+		l.Prefixes = append(l.Prefixes, pd.LeasedPrefix{IAID: 7, Prefix: p.Prefix, PreferredUntil: p.PreferredUntil, ValidUntil: p.ValidUntil})
 	}
 	return engine.ClientStatus{State: "bound", Since: night.Add(-(3*time.Hour + 12*time.Minute)), Reported: true, Lease: l, Cause: pd.CauseRenewed}
 }

@@ -4,9 +4,14 @@ import (
 	"context"
 	cryptorand "crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"net/netip"
 	"reflect"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +22,7 @@ import (
 	"uplinkd/pd"
 	"uplinkd/pd/client"
 	"uplinkd/pd/store"
+	"uplinkd/pd/trace"
 	"uplinkd/policy"
 )
 
@@ -40,6 +46,7 @@ type tasks struct {
 type uplinkTask struct {
 	config   config.Uplink
 	client   *client.Client
+	trace    trace.Ring
 	listener *radv.Listener
 	running
 }
@@ -134,26 +141,33 @@ func (t *tasks) startUplink(u config.Uplink) *uplinkTask {
 	if err != nil {
 		t.log.Error("stored lease is of no use; soliciting afresh", "uplink", u.Name, "err", err)
 	}
-	iaid := lease.IAID
-	if iaid == 0 {
-		iaid = pd.IAIDFor(u.Name)
-	}
 	granted := false // Observe runs on one goroutine
 	task := &uplinkTask{config: u}
 	task.client = client.New(client.Config{
-		Uplink: u.Name,
-		Machine: pd.Config{ClientID: t.duid, IAID: iaid, Length: u.DHCPv6.Length, RapidCommit: u.DHCPv6.RapidCommit,
-			Delay: u.DHCPv6.Delay},
+		Uplink:  u.Name,
+		Machine: machineConfig(u, t.duid), DSCP: u.DHCPv6.DSCP, Priority: u.DHCPv6.Priority, Trace: task.trace.Record,
 		Saved: lease, ReportAfter: u.DHCPv6.ReportAfter, Logger: t.log,
 		Observe: func(up client.Update) {
 			// After a reboot the stored lease counts only from the server's word on, or from when it stayed silent.
-			changed := up.Cause != "" || up.Reported && !granted
+			changed := up.Cause != "" && (granted || up.Cause != pd.CauseNoted) || up.Reported && !granted
 			granted = granted || changed
 			t.engine.Client(u.Name, engine.ClientStatus{State: up.State, Failure: up.Failure, Reported: up.Reported, Lease: up.Lease,
 				Cause: up.Cause}, changed)
 		},
 	})
-	task.listener = radv.NewListener(u.Name, func(f radv.Facts) { t.engine.Routers(u.Name, f.Routers) }, t.log)
+	var router netip.Addr // the listener calls from one goroutine
+	task.listener = radv.NewListener(u.Name, func(f radv.Facts) {
+		t.engine.Routers(u.Name, f.Routers)
+		if len(f.Routers) == 0 {
+			return
+		}
+		if best := f.Routers[0].Address; best != router {
+			if router.IsValid() { // RFC 9915 §18.2.12: the network may be another one
+				task.client.Suspect("another default router: " + best.String())
+			}
+			router = best
+		}
+	}, t.log)
 	task.client.SetLink(t.link(u.Interface))
 	task.listener.SetLink(t.link(u.Interface))
 	task.running = t.run(task.client.Run, task.listener.Run)
@@ -187,6 +201,9 @@ func (t *tasks) setLinks(links []kernel.Link) {
 		t.links[l.Name] = l
 	}
 	for _, u := range t.uplinks {
+		for _, a := range t.link(u.config.Interface).Duplicates {
+			u.client.Conflict(a) // one that is not of its lease leaves the client cold
+		}
 		u.client.SetLink(t.link(u.config.Interface))
 		u.listener.SetLink(t.link(u.config.Interface))
 	}
@@ -251,6 +268,20 @@ func (t *tasks) stop() {
 	for _, stop := range stops {
 		stop() // without the lock, as in follow
 	}
+}
+
+// ring is the trace of an uplink; with an empty name, of the only one.
+func (t *tasks) ring(uplink string) (*trace.Ring, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	names := slices.Sorted(maps.Keys(t.uplinks))
+	if uplink == "" && len(names) == 1 {
+		uplink = names[0]
+	}
+	if u := t.uplinks[uplink]; u != nil {
+		return &u.trace, nil
+	}
+	return nil, fmt.Errorf("no uplink %q; there is: %s", uplink, strings.Join(names, ", "))
 }
 
 // newDUID makes the client's identity: from the first MAC address of the uplinks, at random when they have none.

@@ -50,6 +50,9 @@ func siteUplink(u policy.Uplink, now time.Time) Uplink {
 	if u.Gateway.IsValid() {
 		out.GatewayLeft = new(LifetimeAt(u.GatewayUntil, now))
 	}
+	for _, a := range u.Leased {
+		out.Addresses = append(out.Addresses, Leased{Address: a.Address, Preferred: LifetimeAt(a.PreferredUntil, now), Valid: LifetimeAt(a.ValidUntil, now)})
+	}
 	for _, g := range u.Delegations {
 		out.Delegations = append(out.Delegations, Delegation{Prefix: g.Prefix, State: string(g.State),
 			Preferred: LifetimeAt(g.PreferredUntil, now), Valid: LifetimeAt(g.ValidUntil, now)})
@@ -65,7 +68,7 @@ func client6(c engine.ClientStatus, now time.Time) Client6 {
 	if !c.Since.IsZero() {
 		out.Since = instant(c.Since)
 	}
-	if len(c.Lease.Prefixes) > 0 {
+	if c.Lease.Held() {
 		out.fromLease(c.Lease, now)
 		out.Cause = string(c.Cause)
 	}
@@ -73,7 +76,10 @@ func client6(c engine.ClientStatus, now time.Time) Client6 {
 }
 
 func (c *Client6) fromLease(l pd.Lease, now time.Time) {
-	c.ServerID, c.IAID, c.Received = l.ServerID.String(), l.IAID, instant(l.Received)
+	c.ServerID, c.Received, c.Told = l.ServerID.String(), instant(l.Received), l.Info
+	if len(l.Prefixes) > 0 {
+		c.IAID = l.Prefixes[0].IAID
+	}
 	c.Renew, c.Rebind = new(LifetimeAt(l.T1, now)), new(LifetimeAt(l.T2, now))
 }
 

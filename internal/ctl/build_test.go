@@ -34,9 +34,9 @@ func planned(t *testing.T, delegations ...policy.Granted) *engine.Snapshot {
 		Uplinks: map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: delegations,
 			Routers: []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: in(29 * time.Minute)}}}}}
 	site, problems, _ := policy.Plan(cfg, w, policy.Ledger{})
-	lease := pd.Lease{ServerID: "\x00\x03\x00\x01\x02\x00\x00\x00\x00\x01", IAID: 7, Received: now.Add(-time.Hour), T1: in(30 * time.Minute), T2: in(time.Hour)}
+	lease := pd.Lease{ServerID: "\x00\x03\x00\x01\x02\x00\x00\x00\x00\x01", Received: now.Add(-time.Hour), T1: in(30 * time.Minute), T2: in(time.Hour)}
 	for _, g := range delegations {
-		lease.Prefixes = append(lease.Prefixes, pd.LeasedPrefix(g))
+		lease.Prefixes = append(lease.Prefixes, pd.LeasedPrefix{IAID: 7, Prefix: g.Prefix, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil})
 	}
 	return &engine.Snapshot{Time: now, Version: "v1", Ready: true, Site: site, Problems: problems, Wanted: policy.Compile(site),
 		Clients: map[string]engine.ClientStatus{"fiber": {State: "bound", Reported: true, Lease: lease, Cause: pd.CauseRenewed, Since: now.Add(-3 * time.Hour)}}}

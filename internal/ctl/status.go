@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
 )
 
 // SchemaVersion is the version of all documents. It changes only when a field goes away or changes its meaning; new
@@ -67,6 +68,7 @@ type Uplink struct {
 	GatewayLeft *Lifetime    `json:"gateway_lifetime,omitempty"`
 	Client      Client6      `json:"client,omitzero"` // not in what hooks get
 	Delegations []Delegation `json:"delegations"`
+	Addresses   []Leased     `json:"addresses,omitempty"` // of the router itself, by DHCPv6
 	DNS         []netip.Addr `json:"dns,omitempty"`
 	Search      []string     `json:"search,omitempty"`
 	Config      string       `json:"config"`
@@ -78,11 +80,19 @@ type Client6 struct {
 	Since    *time.Time `json:"since,omitempty"`
 	Failure  string     `json:"failure,omitempty"`   // why the last exchange failed; may hold text of the server
 	ServerID string     `json:"server_id,omitempty"` // DUID
-	IAID     uint32     `json:"iaid,omitempty"`
-	Received *time.Time `json:"received,omitempty"` // when the lease was last granted or extended
-	Cause    string     `json:"cause,omitempty"`    // what changed the lease last
-	Renew    *Lifetime  `json:"renew,omitempty"`    // T1
-	Rebind   *Lifetime  `json:"rebind,omitempty"`   // T2
+	IAID     uint32     `json:"iaid,omitempty"`      // of the first IA_PD
+	Told     pd.Info    `json:"told,omitzero"`       // what the server says besides bindings: DNS, NTP, AFTR, ...
+	Received *time.Time `json:"received,omitempty"`  // when the lease was last granted or extended
+	Cause    string     `json:"cause,omitempty"`     // what changed the lease last
+	Renew    *Lifetime  `json:"renew,omitempty"`     // T1
+	Rebind   *Lifetime  `json:"rebind,omitempty"`    // T2
+}
+
+// Leased is an address that the server leased to the router (IA_NA).
+type Leased struct {
+	Address   netip.Addr `json:"address"`
+	Preferred Lifetime   `json:"preferred"`
+	Valid     Lifetime   `json:"valid"`
 }
 
 // Delegation is one prefix on an uplink.

@@ -148,7 +148,7 @@ func TestDamagedLeaseIsNoLoss(t *testing.T) {
 			t.Errorf("before the client reports: %d writes, events %v, ready %v", n, events, e.Snapshot().Ready)
 		}
 		store.mu.Lock()
-		if l := store.leases["fiber"]; len(l.Prefixes) != 1 || l.IAID != 0 {
+		if l := store.leases["fiber"]; len(l.Prefixes) != 1 || l.Prefixes[0].IAID != 0 {
 			t.Errorf("the next start would find the lease %+v", l)
 		}
 		store.mu.Unlock()

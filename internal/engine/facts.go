@@ -100,9 +100,12 @@ func (e *Engine) catchUp(now time.Time) {
 func (e *Engine) grant(uplink string, l pd.Lease, reported bool) {
 	f := e.world.Uplinks[uplink]
 	f.Reported = reported
-	f.Delegations = nil
+	f.Delegations, f.Addresses = nil, nil
 	for _, p := range l.Prefixes {
-		f.Delegations = append(f.Delegations, policy.Granted(p))
+		f.Delegations = append(f.Delegations, policy.Granted{Prefix: p.Prefix, Exclude: p.Exclude, PreferredUntil: p.PreferredUntil, ValidUntil: p.ValidUntil})
+	}
+	for _, a := range l.Addresses {
+		f.Addresses = append(f.Addresses, policy.Leased{Address: a.Address, PreferredUntil: a.PreferredUntil, ValidUntil: a.ValidUntil})
 	}
 	f.DNS, f.Search = l.DNS, l.DomainSearch
 	e.world.Uplinks[uplink] = f
@@ -213,6 +216,9 @@ func deadlines(s policy.Site, led policy.Ledger) (ds []lifetime.Deadline) {
 		ds = append(ds, u.GatewayUntil)
 		for _, g := range u.Delegations {
 			ds = append(ds, g.PreferredUntil, g.ValidUntil)
+		}
+		for _, a := range u.Leased {
+			ds = append(ds, a.PreferredUntil, a.ValidUntil)
 		}
 	}
 	for _, records := range led.Announced {

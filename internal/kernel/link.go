@@ -17,6 +17,7 @@ type Link struct {
 	LinkLocal      netip.Addr     `json:"link_local,omitzero"`        // fe80::/10 that has passed DAD, without zone; zero while there is none
 	OtherLinkLocal []netip.Addr   `json:"other_link_local,omitempty"` // its other link-local addresses, sorted
 	Globals        []netip.Prefix `json:"globals,omitempty"`          // global and ULA addresses of any owner that have passed DAD, sorted
+	Duplicates     []netip.Addr   `json:"duplicates,omitempty"`       // global addresses that failed DAD: somebody else on the link has them
 }
 
 // Equal reports whether two facts about a link are the same.
@@ -25,5 +26,6 @@ func (l Link) Equal(o Link) bool {
 		l.LinkLocal != o.LinkLocal {
 		return false
 	}
-	return slices.Equal(l.OtherLinkLocal, o.OtherLinkLocal) && slices.Equal(l.Globals, o.Globals)
+	return slices.Equal(l.OtherLinkLocal, o.OtherLinkLocal) && slices.Equal(l.Globals, o.Globals) &&
+		slices.Equal(l.Duplicates, o.Duplicates)
 }

@@ -165,7 +165,14 @@ func (k *Kernel) Links(ctx context.Context) ([]kernel.Link, error) {
 		at[uint32(links[i].Index)] = &links[i]
 	}
 	for _, a := range addrs {
-		if l := at[a.index]; l != nil && a.flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
+		l := at[a.index]
+		switch {
+		case l == nil:
+		case a.flags&unix.IFA_F_DADFAILED != 0:
+			if addr := a.row.Prefix.Addr(); !addr.IsLinkLocalUnicast() {
+				l.Duplicates = append(l.Duplicates, addr)
+			}
+		case a.flags&unix.IFA_F_TENTATIVE == 0:
 			attach(l, a)
 		}
 	}
@@ -176,6 +183,7 @@ func (k *Kernel) Links(ctx context.Context) ([]kernel.Link, error) {
 			l.LinkLocal, l.OtherLinkLocal = l.OtherLinkLocal[0], l.OtherLinkLocal[1:]
 		}
 		slices.SortFunc(l.Globals, netip.Prefix.Compare)
+		slices.SortFunc(l.Duplicates, netip.Addr.Compare)
 	}
 	slices.SortFunc(links, func(a, b kernel.Link) int { return cmp.Compare(a.Name, b.Name) })
 	return links, nil
