@@ -75,7 +75,7 @@ func TestKeys(t *testing.T) {
 		if strings.Contains(value, `"`) {
 			value += `"`
 		}
-		if strings.HasPrefix(value, "[") {
+		if strings.HasPrefix(value, "[") && value != "[]" {
 			value += "]"
 		}
 		documented = append(documented, m[1]+" "+value)

@@ -126,23 +126,49 @@ func (p *parser) checkRA(d Downstream, s *section) {
 // hint; without a hint all that is known is that a delegation has at least one bit.
 func (p *parser) checkFits(d Downstream, s *section) {
 	hinted := false
-	for _, u := range p.config.Uplinks {
-		if !d.uses(u.Name) || u.DHCPv6.Length == 0 {
+	for i, u := range p.config.Uplinks {
+		hint := u.DHCPv6.hint()
+		if !d.uses(u.Name) || hint == 0 {
 			continue
 		}
 		hinted = true
-		key := joinPath("uplink", u.Name) + ".dhcpv6.length"
-		if d.Length < u.DHCPv6.Length {
-			s.fail(s.at("length"), "length", "a subnet of length %d does not fit into a /%d delegation (%s)", d.Length, u.DHCPv6.Length, key)
-		} else if last := lastID(d.Length - u.DHCPv6.Length); d.Subnet > last {
+		key := p.uplinks[i].path + ".dhcpv6.length"
+		if p.uplinks[i].find("dhcpv6.prefixes") != nil {
+			key = p.uplinks[i].path + ".dhcpv6.prefixes"
+		}
+		if d.Length < hint {
+			s.fail(s.at("length"), "length", "a subnet of length %d does not fit into a /%d delegation (%s)", d.Length, hint, key)
+		} else if last := lastID(d.Length - hint); d.Subnet > last {
 			s.fail(s.at("subnet"), "subnet", "subnet id %d does not fit: a /%d delegation (%s) has %d /%d subnets (0 to %d)",
-				d.Subnet, u.DHCPv6.Length, key, last+1, d.Length, last)
+				d.Subnet, hint, key, last+1, d.Length, last)
 		}
 	}
 	if last := lastID(d.Length - 1); !hinted && d.Subnet > last {
 		s.fail(s.at("subnet"), "subnet", "subnet id %d does not fit: no delegation has more than %d /%d subnets (0 to %d)",
 			d.Subnet, last+1, d.Length, last)
 	}
+}
+
+// hint is the shortest length that is asked for, so the largest delegation to expect; 0 if it is open for any prefix.
+func (d DHCPv6) hint() (shortest uint8) {
+	for _, w := range d.Prefixes {
+		hint := w.hint()
+		if hint == 0 {
+			return 0
+		}
+		if shortest == 0 || hint < shortest {
+			shortest = hint
+		}
+	}
+	return shortest
+}
+
+// hint is the length that w asks for by itself or by that of its prefix, the shorter of both; 0 for none.
+func (w PrefixWish) hint() uint8 {
+	if !w.Prefix.IsValid() || w.Length != 0 && int(w.Length) < w.Prefix.Bits() {
+		return w.Length
+	}
+	return uint8(w.Prefix.Bits())
 }
 
 // lastID is the highest subnet id of the given number of bits.

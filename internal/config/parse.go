@@ -202,14 +202,8 @@ func (p *parser) readUplink(name string, n *node) {
 		Name:      name,
 		Interface: required(s, "interface", `"wan0"`, interfaceName),
 		Metric:    get(s, "metric", 1000, integer[uint32](1, math.MaxUint32-1)),
-		DHCPv6: DHCPv6{
-			Length:      get(s, "dhcpv6.length", 0, integer[uint8](0, 64)),
-			RapidCommit: get(s, "dhcpv6.rapid_commit", true, boolean),
-			Release:     get(s, "dhcpv6.release", false, boolean),
-			Delay:       get(s, "dhcpv6.delay", true, boolean),
-			ReportAfter: get(s, "dhcpv6.report_after", 15*time.Second, duration(100*time.Millisecond, 10*time.Minute)),
-		},
-		Pos: n.key,
+		DHCPv6:    readDHCPv6(s),
+		Pos:       n.key,
 	}
 	p.config.Uplinks, p.uplinks = append(p.config.Uplinks, u), append(p.uplinks, s)
 }

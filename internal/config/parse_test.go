@@ -24,7 +24,14 @@ interface = "wan0"
 interface = "lan0"
 `
 
-var sameAddr = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+// defaultDHCPv6 is an uplink without keys dhcpv6.*.
+var defaultDHCPv6 = DHCPv6{Prefixes: []PrefixWish{{}}, Address: AddressAuto, Information: true, RapidCommit: true, Reconfigure: true,
+	Delay: true, ReportAfter: 15 * time.Second, Prefer: "preference"}
+
+var sameValue = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
 
 func TestDefaults(t *testing.T) {
 	got, err := Parse(File{"uplinkd.toml", []byte(smallest)})
@@ -38,7 +45,7 @@ func TestDefaults(t *testing.T) {
 		RuleBase:  RuleBase{Main: 1000, OIF: 9000, From: 10000, Strict: 19999},
 		Uplinks: []Uplink{{
 			Name: "fiber", Interface: "wan0", Metric: 1000,
-			DHCPv6: DHCPv6{RapidCommit: true, Delay: true, ReportAfter: 15 * time.Second},
+			DHCPv6: defaultDHCPv6,
 			Pos:    Position{"uplinkd.toml", 1, 1},
 		}},
 		Downstreams: []Downstream{{
@@ -50,7 +57,7 @@ func TestDefaults(t *testing.T) {
 			Pos: Position{"uplinkd.toml", 4, 1},
 		}},
 	}
-	if diff := cmp.Diff(want, got, sameAddr); diff != "" {
+	if diff := cmp.Diff(want, got, sameValue); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
@@ -71,10 +78,17 @@ interface = "ppp0"
 metric = 0x10
 [uplink."dsl.7".dhcpv6]
 length = 48
+address = "never"
+information = false
 rapid_commit = false
+reconfigure = false
 release = true
 delay = false
 report_after = 60
+prefer = "largest"
+request = [17, 0xfde8]
+dscp = 48
+priority = 6
 `)},
 		File{"conf.d/guest.toml", []byte(`
 uplink.fiber = { interface = "wan0" }
@@ -108,9 +122,10 @@ ra.mtu = 1280
 		StateDir: "/srv/state", RunDir: "/srv/run", TableBase: 5000,
 		RuleBase: RuleBase{Main: 1, OIF: 100, From: 300, Strict: 500},
 		Uplinks: []Uplink{
-			{Name: "dsl.7", Interface: "ppp0", Metric: 16, DHCPv6: DHCPv6{Length: 48, Release: true, ReportAfter: time.Minute},
-				Pos: Position{"uplinkd.toml", 10, 1}},
-			{Name: "fiber", Interface: "wan0", Metric: 1000, DHCPv6: DHCPv6{RapidCommit: true, Delay: true, ReportAfter: 15 * time.Second},
+			{Name: "dsl.7", Interface: "ppp0", Metric: 16, DHCPv6: DHCPv6{
+				Prefixes: []PrefixWish{{Length: 48}}, Address: AddressNever, Release: true, ReportAfter: time.Minute, Prefer: "largest",
+				Request: []uint16{17, 0xfde8}, DSCP: 48, Priority: 6}, Pos: Position{"uplinkd.toml", 10, 1}},
+			{Name: "fiber", Interface: "wan0", Metric: 1000, DHCPv6: defaultDHCPv6,
 				Pos: Position{"conf.d/guest.toml", 2, 1}},
 		},
 		Downstreams: []Downstream{
@@ -129,7 +144,7 @@ ra.mtu = 1280
 		Hooks: []Hook{{Name: "firewall", Run: []string{"/usr/local/bin/firewall", "--reload now"}, Dialect: "uplinkd",
 			On: []string{"prefix.*", "uplink.down"}, Timeout: 1500 * time.Millisecond, Pos: Position{"conf.d/hooks.toml", 2, 1}}},
 	}
-	if diff := cmp.Diff(want, got, sameAddr); diff != "" {
+	if diff := cmp.Diff(want, got, sameValue); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
@@ -226,7 +241,7 @@ func TestTooManyUplinks(t *testing.T) {
 }
 
 // equalButPlaces compares configurations without the positions of their sections.
-var equalButPlaces = cmp.Options{sameAddr, cmpopts.IgnoreTypes(Position{}), cmpopts.EquateEmpty()}
+var equalButPlaces = cmp.Options{sameValue, cmpopts.IgnoreTypes(Position{}), cmpopts.EquateEmpty()}
 
 func FuzzParse(f *testing.F) {
 	f.Add(smallest, "")
@@ -244,6 +259,9 @@ func FuzzParse(f *testing.F) {
 		if err == nil {
 			if len(config.Uplinks) == 0 {
 				t.Error("a configuration without uplinks was accepted")
+			}
+			for _, u := range config.Uplinks {
+				sound(t, u.DHCPv6)
 			}
 			return
 		}

@@ -60,6 +60,41 @@ func TestReferenceIsComplete(t *testing.T) {
 	}
 }
 
+// TestReferenceExamples parses the examples in the comments of the reference, and sees to it that they show each key that an
+// entry of a list may have.
+func TestReferenceExamples(t *testing.T) {
+	shown := map[string]bool{}
+	examples := regexp.MustCompile(`(?m)^#   (.*)$`).FindAllStringSubmatch(reference(t, false), -1)
+	var known []string
+	for _, e := range examples {
+		tree, errs := readTree(File{"example.toml", []byte("[uplink.fiber]\ninterface = \"wan0\"\n" + e[1])})
+		if len(errs) > 0 {
+			t.Fatalf("%s: %v", e[1], errs)
+		}
+		var p parser
+		p.readRoot(tree, nil)
+		if len(p.errs) > 0 {
+			t.Errorf("%s: %v", e[1], p.errs)
+		}
+		for _, s := range p.uplinks {
+			for _, entry := range s.entries {
+				for _, key := range entry.known {
+					known = append(known, entry.path+"."+key)
+					shown[entry.path+"."+key] = shown[entry.path+"."+key] || entry.find(key) != nil
+				}
+			}
+		}
+	}
+	if len(examples) != 5 || len(known) == 0 {
+		t.Errorf("%d examples with %d keys of entries; want one for each list of dhcpv6.*", len(examples), len(known))
+	}
+	for _, key := range known {
+		if !shown[key] {
+			t.Errorf("no example in contrib/uplinkd.toml shows %s", key)
+		}
+	}
+}
+
 func mustParse(t *testing.T, text string) *Config {
 	t.Helper()
 	c, err := Parse(File{"uplinkd.toml", []byte(text)})

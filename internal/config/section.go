@@ -16,7 +16,20 @@ type section struct {
 
 	missing []string // required keys that are absent
 	hints   []string // what to write for each of them
+
+	entries []*section // tables in lists: { length = 56 }
+	before  int        // mistakes found before an entry was read
 }
+
+// entry is the table n in the list at key, to be read like a section of its own.
+func (s *section) entry(key string, n *node) *section {
+	e := &section{errs: s.errs, path: s.path + "." + key, node: n, before: len(*s.errs)}
+	s.entries = append(s.entries, e)
+	return e
+}
+
+// sound reports whether an entry that has just been read has no mistakes but unknown keys.
+func (s *section) sound() bool { return len(*s.errs) == s.before && len(s.missing) == 0 }
 
 // get returns the value of a dotted key, or def when the key is absent or wrong.
 func get[T any](s *section, key string, def T, parse func(value) (T, bool)) T {
@@ -71,8 +84,12 @@ func (s *section) fail(at Position, key, format string, args ...any) {
 	*s.errs = append(*s.errs, Error{Pos: at, Path: path, Msg: fmt.Sprintf(format, args...)})
 }
 
-// finish reports unknown keys and missing ones. A missing key that an unknown one was meant to be is reported once.
+// finish reports unknown keys and missing ones, here and in the entries of lists. A missing key that an unknown one was
+// meant to be is reported once.
 func (s *section) finish() {
+	for _, e := range s.entries {
+		e.finish()
+	}
 	meant := s.refuseUnknown(s.node, nil)
 	for i, key := range s.missing {
 		if !slices.Contains(meant, key) {

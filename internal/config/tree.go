@@ -96,35 +96,38 @@ func (r *reader) judge() {
 		at.Line, at.Column = detail.Position()
 	}
 	msg = "invalid TOML: " + printable(strings.TrimPrefix(msg, "toml: "))
-	if word, column := r.bareWord(at.Line); word != "" {
+	if word, column := r.bareWord(at); word != "" {
 		at.Column, msg = column, "write a string in quotes: "+quote(word)
 	}
 	r.errs = append(r.errs, Error{Pos: at, Msg: msg})
 }
 
-// bareWord returns what stands without quotes as the value of a key in a line, and where, if it can only be meant as a
-// string: most other formats need no quotes.
-func (r *reader) bareWord(line int) (word string, column int) {
-	if line < 1 || line > len(r.lines) {
+// bareWord returns what stands without quotes as the value of a key, and where, if it can only be meant as a string: most
+// other formats need no quotes. In an inline table it must be where the mistake is, since others stand in the same line.
+func (r *reader) bareWord(at Position) (word string, column int) {
+	if at.Line < 1 || at.Line > len(r.lines) {
 		return "", 0
 	}
-	text := r.file.Data[r.lines[line-1]:]
+	text := r.file.Data[r.lines[at.Line-1]:]
 	if i := bytes.IndexByte(text, '\n'); i >= 0 {
 		text = text[:i]
 	}
-	m := bareValue.FindSubmatchIndex(text)
-	if m == nil {
-		return "", 0
+	for _, m := range bareValue.FindAllSubmatchIndex(text, -1) {
+		if m[0] > 0 && (at.Column <= m[2] || at.Column > m[3]+1) {
+			continue
+		}
+		word = strings.TrimRight(string(text[m[2]:m[3]]), " \t\r")
+		if word == "true" || word == "false" || strings.Trim(word, "+-0123456789_.") == "" {
+			continue
+		}
+		return word, m[2] + 1
 	}
-	word = strings.TrimRight(string(text[m[2]:m[3]]), " \t\r")
-	if word == "true" || word == "false" || strings.Trim(word, "+-0123456789_.") == "" {
-		return "", 0
-	}
-	return word, m[2] + 1
+	return "", 0
 }
 
-// bareValue matches KEY = VALUE with a value that begins like no other TOML value than a number, a boolean or a date.
-var bareValue = regexp.MustCompile(`^[ \t]*[A-Za-z0-9_."-]+[ \t]*=[ \t]*([^ \t"'\[{#=][^"'\[\]{},#]*)`)
+// bareValue matches KEY = VALUE, at the beginning of a line or in an inline table, with a value that begins like no other
+// TOML value than a number, a boolean or a date.
+var bareValue = regexp.MustCompile(`(?:^|[{,])[ \t]*[A-Za-z0-9_."-]+[ \t]*=[ \t]*([^ \t"'\[{#=][^"'\[\]{},#]*)`)
 
 // openSection handles [a.b]. Lists of sections, [[a.b]], are refused; their keys go to a table that nobody reads.
 func (r *reader) openSection(root *node, e *unstable.Node) *node {
@@ -139,7 +142,11 @@ func (r *reader) openSection(root *node, e *unstable.Node) *node {
 	at := r.position(start)
 	path := names(parts)
 	if e.Kind == unstable.ArrayTable {
-		r.fail(at, path, "[[%s]] opens a list of sections; write [%s]", joinPath(path...), joinPath(path...))
+		instead := "[" + joinPath(path...) + "]"
+		if len(path) > 2 { // inside a section: a list of tables is a value there
+			instead = "the list behind its key, " + joinPath(path[2:]...) + " = [{ … }, { … }]"
+		}
+		r.fail(at, path, "[[%s]] opens a list of sections; write %s", joinPath(path...), instead)
 		return newTable(at, path...)
 	}
 	t := r.descend(root, parts, at)

@@ -43,7 +43,7 @@ func boolean(v value) (bool, bool) {
 }
 
 // integer returns a parser for lo … hi. Hexadecimal (0x5), octal and binary are part of TOML.
-func integer[T uint8 | uint32 | int64](lo, hi int64) func(value) (T, bool) {
+func integer[T uint8 | uint16 | uint32 | int | int64](lo, hi int64) func(value) (T, bool) {
 	return func(v value) (T, bool) {
 		if v.kind != kindInteger {
 			return 0, v.bad("expected an integer, found %s", v.kind)
@@ -144,6 +144,41 @@ func list[T comparable](item func(value) (T, bool)) func(value) ([]T, bool) {
 		}
 		return all, valid
 	}
+}
+
+// upTo returns a parser for a list of at most limit items, which may be empty. A single item may stand without brackets.
+// If clash is set, it says how two items contradict each other, "" if they do not.
+func upTo[T any](limit int, item func(value) (T, bool), clash func(before, after T) string) func(value) ([]T, bool) {
+	return func(v value) ([]T, bool) {
+		nodes := []*node{v.node}
+		if v.kind == kindList {
+			nodes = v.items
+		}
+		if len(nodes) > limit {
+			return nil, v.item(nodes[limit]).bad("%d entries; at most %d are supported", len(nodes), limit)
+		}
+		all, places, valid := make([]T, 0, len(nodes)), make([]Position, 0, len(nodes)), true
+		for _, n := range nodes {
+			one, ok := item(v.item(n))
+			for i := 0; ok && clash != nil && i < len(all); i++ {
+				if problem := clash(all[i], one); problem != "" {
+					ok = v.item(n).bad("%s (%v)", problem, places[i])
+				}
+			}
+			if valid = valid && ok; ok {
+				all, places = append(all, one), append(places, n.value)
+			}
+		}
+		return all, valid
+	}
+}
+
+// table returns the section of an inline table; example is one in TOML.
+func (v value) table(example string) (*section, bool) {
+	if v.kind != kindTable {
+		return nil, v.bad("expected a table such as %s, found %s", example, v.kind)
+	}
+	return v.section.entry(v.key, v.node), true
 }
 
 // orWord accepts one word as the spelled-out default: `subnet = "auto"`.
