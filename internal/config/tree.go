@@ -225,7 +225,7 @@ func (r *reader) build(v *unstable.Node, at Position, path []string) *node {
 	case unstable.Array:
 		n.kind = kindList
 		for it := v.Children(); it.Next(); {
-			n.items = append(n.items, r.build(it.Node(), at, path))
+			n.items = append(n.items, r.build(it.Node(), r.opening(it.Node(), at), path))
 		}
 	case unstable.String:
 		n.kind = kindString
@@ -239,6 +239,25 @@ func (r *reader) build(v *unstable.Node, at Position, path []string) *node {
 		n.kind = kindTime
 	}
 	return n
+}
+
+// opening is where a list inside the list at begins, which the parser does not say: as many brackets before its first value
+// as it is deep. For a list without values or of more levels than anybody needs it is at.
+func (r *reader) opening(v *unstable.Node, at Position) Position {
+	depth := 0
+	for ; v != nil && v.Kind == unstable.Array && depth <= maxDepth; v = v.Child() {
+		depth++
+	}
+	if v == nil || v.Kind == unstable.Array || v.Raw.Length == 0 {
+		return at
+	}
+	i := int(v.Raw.Offset)
+	for ; depth > 0 && i > 0; i-- {
+		if r.file.Data[i-1] == '[' {
+			depth--
+		}
+	}
+	return r.position(i)
 }
 
 // keyPart is one part of a dotted key.
