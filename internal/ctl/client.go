@@ -1,7 +1,6 @@
 package ctl
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,14 +19,14 @@ import (
 // ErrNotRunning is what errors.Is finds when no daemon answers on the socket: there is none, or nobody listens on it.
 var ErrNotRunning = errors.New("no uplinkd answers")
 
-// ErrGone is the end of an event stream because the daemon went away.
+// ErrGone is the end of a stream because the daemon went away.
 var ErrGone = errors.New("the daemon went away")
 
 // maxAnswer bounds what a client reads: far more than the rows of the largest site.
 const maxAnswer = 64 << 20
 
-// maxEvent bounds one line of an event stream.
-const maxEvent = 1 << 20
+// maxLine bounds one line of a stream.
+const maxLine = 1 << 20
 
 // Client asks the daemon. It connects when a method is called.
 type Client struct {
@@ -84,36 +83,7 @@ func (c *Client) Reload(ctx context.Context) error { return c.post(ctx, "/v1/rel
 // Events calls started once events are followed, then each for every event until ctx ends (then it returns nil), each
 // fails, or the stream ends (then the error is, or wraps, ErrGone).
 func (c *Client) Events(ctx context.Context, started func(), each func(EventRecord) error) error {
-	body, err := c.do(ctx, http.MethodGet, "/v1/events", nil)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
-	defer body.Close()
-	started()
-	lines := bufio.NewScanner(body)
-	lines.Buffer(nil, maxEvent)
-	for lines.Scan() {
-		var e EventRecord
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return fmt.Errorf("%s: an event that cannot be read: %w", c.socket, err)
-		}
-		if e.End != "" {
-			return fmt.Errorf("%w: %s", ErrGone, e.End)
-		}
-		if err := each(e); err != nil {
-			return err
-		}
-	}
-	switch {
-	case ctx.Err() != nil:
-		return nil
-	case errors.Is(lines.Err(), bufio.ErrTooLong):
-		return fmt.Errorf("%s: an event of more than %d bytes", c.socket, maxEvent)
-	}
-	return ErrGone
+	return follow(ctx, c, "/v1/events", nil, func() error { started(); return nil }, each)
 }
 
 func (c *Client) get(ctx context.Context, path string, query url.Values, v any) error {
@@ -159,7 +129,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values) 
 	}
 	defer resp.Body.Close()
 	var f failure
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxEvent)).Decode(&f); err != nil || f.Error == "" {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxLine)).Decode(&f); err != nil || f.Error == "" {
 		return nil, fmt.Errorf("%s: %s %s: %s; is another version of uplinkd running?", c.socket, method, path, resp.Status)
 	}
 	return nil, errors.New(f.Error)

@@ -27,6 +27,8 @@ type EventRecord struct {
 	End           string        `json:"end,omitempty"` // why the server ends the stream
 }
 
+func (r EventRecord) ended() string { return r.End }
+
 // EventSubnet is what one downstream has of the event's prefix.
 type EventSubnet struct {
 	Downstream string       `json:"downstream"`

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"uplinkd/internal/engine"
+	"uplinkd/pd/trace"
 	"uplinkd/policy"
 )
 
@@ -31,6 +32,7 @@ type Actions struct {
 	Renew   func(uplink string) error                      // extend the leases now; "" means all uplinks
 	Release func(ctx context.Context, uplink string) error // give the lease back
 	Reload  func(ctx context.Context) error                // read the config again
+	Trace   func(uplink string) (*trace.Ring, error)       // the latest messages; "" means the only uplink
 	Hooks   func() []HookStatus                            // how hooks fare; may be nil
 
 	Problems func() []policy.Problem // what needs attention and the Source does not know; may be nil
@@ -103,6 +105,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/plan", s.plan)
 	mux.HandleFunc("GET /v1/explain", s.explain)
 	mux.HandleFunc("GET /v1/events", s.events)
+	mux.HandleFunc("GET /v1/trace", s.trace)
 	mux.HandleFunc("POST /v1/renew", s.act(func(_ context.Context, uplink string) error { return s.Actions.Renew(uplink) }))
 	mux.HandleFunc("POST /v1/release", s.act(s.Actions.Release))
 	mux.HandleFunc("POST /v1/reload", s.act(func(ctx context.Context, _ string) error { return s.Actions.Reload(ctx) }))
@@ -178,41 +181,29 @@ func (s *Server) act(do func(ctx context.Context, uplink string) error) http.Han
 
 // events streams what happens, a line each, until the client leaves, is too slow, or the daemon stops.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
-	if s.watchers.Add(1) > maxWatchers {
-		s.watchers.Add(-1)
-		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d clients follow events already", maxWatchers))
+	leave, ok := s.watcher(w)
+	if !ok {
 		return
 	}
-	defer s.watchers.Add(-1)
+	defer leave()
 	items, stop := s.Source.Watch()
 	defer stop()
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Time{}) // a watcher says nothing more, for hours
-	out := json.NewEncoder(w)
-	send := func(e EventRecord) error {
-		_ = rc.SetWriteDeadline(time.Now().Add(answerTimeout))
-		if err := out.Encode(e); err != nil {
-			return err
-		}
-		return rc.Flush()
-	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	_ = rc.SetWriteDeadline(time.Now().Add(answerTimeout))
-	if rc.Flush() != nil { // the header tells the client that it misses nothing from here on
+	out := newLines(w)
+	if out.flush() != nil { // the header tells the client that it misses nothing from here on
 		return
 	}
 	for {
 		select {
 		case item, ok := <-items:
 			if !ok {
-				_ = send(EventRecord{SchemaVersion: SchemaVersion, End: "too slow: more than 64 events were not read"})
+				_ = out.send(EventRecord{SchemaVersion: SchemaVersion, End: "too slow: more than 64 events were not read"})
 				return
 			}
-			if send(RecordOf(item)) != nil {
+			if out.send(RecordOf(item)) != nil {
 				return
 			}
 		case <-r.Context().Done():
-			_ = send(EventRecord{SchemaVersion: SchemaVersion, End: "the daemon stops"})
+			_ = out.send(EventRecord{SchemaVersion: SchemaVersion, End: "the daemon stops"})
 			return
 		}
 	}

@@ -128,31 +128,34 @@ func TestForbidden(t *testing.T) {
 		t.Skip("needs root: connects as another user")
 	}
 	path := serve(t, &source{}, Actions{Renew: func(string) error { t.Error("renewed for a stranger"); return nil }})
+	if out := askAsNobody(t, path, "GET /v1/version"); !strings.Contains(out, "200 OK") {
+		t.Errorf("GET as nobody: %s", out)
+	}
+	if out := askAsNobody(t, path, "POST /v1/renew"); !strings.Contains(out, "403 Forbidden") || !strings.Contains(out, "only root") {
+		t.Errorf("POST as nobody: %s", out)
+	}
+}
+
+// askAsNobody sends a request to the socket at path, which is opened to everybody as an administrator might do, from a
+// process of another user, and returns the whole answer.
+func askAsNobody(t *testing.T, path, request string) string {
+	t.Helper()
 	for dir := filepath.Dir(path); dir != os.TempDir(); dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chmod(path, 0o666); err != nil { // as if the administrator had let everybody in
+	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	ask := func(request string) string {
-		t.Helper()
-		cmd := exec.Command("perl", "-MIO::Socket::UNIX", "-e", `$s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die $!; print $s $ARGV[1]; print while <$s>`,
-			path, request+" HTTP/1.0\r\n\r\n")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		return string(out)
+	cmd := exec.Command("perl", "-MIO::Socket::UNIX", "-e", `$s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die $!; print $s $ARGV[1]; print while <$s>`,
+		path, request+" HTTP/1.0\r\n\r\n")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
-	if out := ask("GET /v1/version"); !strings.Contains(out, "200 OK") {
-		t.Errorf("GET as nobody: %s", out)
-	}
-	if out := ask("POST /v1/renew"); !strings.Contains(out, "403 Forbidden") || !strings.Contains(out, "only root") {
-		t.Errorf("POST as nobody: %s", out)
-	}
+	return string(out)
 }
 
 func TestEvents(t *testing.T) {
@@ -196,30 +199,6 @@ func TestEventsEndWithTheDaemon(t *testing.T) {
 	}
 	if src.stopped != 1 {
 		t.Errorf("the subscription was stopped %d times", src.stopped)
-	}
-}
-
-func TestWatchersAreBounded(t *testing.T) {
-	path := serve(t, &source{events: make(chan engine.Item)}, Actions{})
-	ctx, cancel := context.WithCancel(t.Context())
-	var streams, started sync.WaitGroup
-	defer streams.Wait()
-	defer cancel()
-	started.Add(maxWatchers)
-	for range maxWatchers {
-		streams.Go(func() {
-			if err := Dial(path).Events(ctx, started.Done, func(EventRecord) error { return nil }); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	started.Wait()
-	err := Dial(path).Events(ctx, func() {}, func(EventRecord) error { return nil })
-	if err == nil || !strings.Contains(err.Error(), "follow events already") {
-		t.Errorf("one watcher too many: %v", err)
-	}
-	if _, err := Dial(path).Status(ctx); err != nil {
-		t.Errorf("status beside many watchers: %v", err)
 	}
 }
 
