@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 )
 
@@ -70,12 +71,15 @@ func leadingFlags(fs *flag.FlagSet, args []string) ([]string, error) {
 
 func isHelp(err error) bool { return errors.Is(err, flag.ErrHelp) }
 
-// flagError spells flags the way the help does, with two dashes.
+// flagError spells flags the way the help does, with two dashes unless they are one letter.
 func flagError(err error) string {
 	text := strings.Replace(err.Error(), "flag provided but not defined: -", "there is no option --", 1)
 	text = strings.Replace(text, "flag needs an argument: -", "an argument is missing behind --", 1)
-	return strings.Replace(text, " for flag -", " for --", 1)
+	text = strings.Replace(text, " for flag -", " for --", 1)
+	return oneLetter.ReplaceAllString(text, " -$1$2")
 }
+
+var oneLetter = regexp.MustCompile(` --(\w)($|:)`)
 
 // help prints what a verb does.
 func (env *environment) help(w io.Writer, fs *flag.FlagSet) {
@@ -93,6 +97,9 @@ func (env *environment) help(w io.Writer, fs *flag.FlagSet) {
 	fs.VisitAll(func(f *flag.Flag) {
 		value, text := flag.UnquoteUsage(f)
 		name := "--" + f.Name
+		if len(f.Name) == 1 {
+			name = "-" + f.Name
+		}
 		if value != "" {
 			name += " " + value
 		}

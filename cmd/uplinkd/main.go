@@ -46,8 +46,8 @@ type verb struct {
 // verbs lists the command line in the order of its help.
 func verbs() []verb {
 	return []verb{
-		runVerb, checkVerb, planVerb, statusVerb, watchVerb, explainVerb, renewVerb, releaseVerb, cleanVerb, hooksVerb,
-		demoVerb, versionVerb, {name: "help", args: "[VERB]", summary: "show this list, or what VERB does", run: cmdHelp},
+		runVerb, checkVerb, planVerb, statusVerb, watchVerb, traceVerb, explainVerb, renewVerb, releaseVerb, cleanVerb,
+		hooksVerb, demoVerb, versionVerb, {name: "help", args: "[VERB]", summary: "show this list, or what VERB does", run: cmdHelp},
 	}
 }
 
@@ -75,6 +75,10 @@ func colorful(f *os.File) bool {
 	if os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
 		return false
 	}
+	return isTerminal(f)
+}
+
+func isTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }

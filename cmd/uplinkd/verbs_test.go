@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"uplinkd/internal/ctl"
 	"uplinkd/internal/engine"
+	"uplinkd/pd/trace"
 	"uplinkd/policy"
 )
 
@@ -24,6 +26,7 @@ type still struct {
 	snapshot *engine.Snapshot
 	events   []engine.Item
 	hooks    []ctl.HookStatus
+	ring     *trace.Ring // of uplink fiber
 }
 
 func (s still) Snapshot() *engine.Snapshot { return s.snapshot }
@@ -46,7 +49,13 @@ func (s still) actions(asked func(string)) ctl.Actions {
 			return nil
 		},
 		Release: func(_ context.Context, u string) error { asked("release " + u); return nil },
-		Hooks:   func() []ctl.HookStatus { return s.hooks },
+		Trace: func(u string) (*trace.Ring, error) {
+			if u != "" && u != "fiber" {
+				return nil, fmt.Errorf("no uplink %q; there is: fiber", u)
+			}
+			return s.ring, nil
+		},
+		Hooks: func() []ctl.HookStatus { return s.hooks },
 	}
 }
 
