@@ -286,3 +286,23 @@ func TestExcludedPrefixAndLeasedAddress(t *testing.T) {
 		t.Errorf("an address whose time is over is wanted:\n%s", got)
 	}
 }
+
+// A provider that delegates a /64 at a time serves several LANs with several IA_PDs.
+func TestOneDelegationPerLAN(t *testing.T) {
+	w := world(epoch, "wan0", "lan0", "lan1")
+	w.Uplinks["fiber"] = UplinkFacts{Delegations: []Granted{granted(epoch, "2001:db8:1::/64", 100, 200), granted(epoch, "2001:db8:2::/64", 100, 200)}}
+	cfg := configOf(t, smallest+"[downstream.guest]\ninterface = \"lan1\"\n")
+	site, problems, led := Plan(cfg, w, Ledger{})
+	lan, guest := site.Downstreams[0].Subnets, site.Downstreams[1].Subnets
+	if len(lan) != 1 || len(guest) != 1 || lan[0].Prefix == guest[0].Prefix || len(problems) > 0 {
+		t.Fatalf("lan %v, guest %v, problems %v", lan, guest, problems)
+	}
+	again, _, _ := Plan(cfg, w, led)
+	if again.Downstreams[0].Subnets[0] != lan[0] || again.Downstreams[1].Subnets[0] != guest[0] {
+		t.Errorf("a second plan deals out otherwise: %v", again.Downstreams)
+	}
+	w.Uplinks["fiber"] = UplinkFacts{Delegations: w.Uplinks["fiber"].Delegations[:1]}
+	if _, problems, _ = Plan(cfg, w, led); len(problems) != 1 || problems[0].Code != "delegation-full" || problems[0].Path != "downstream.guest" {
+		t.Errorf("with one of them: %v", problems)
+	}
+}

@@ -145,6 +145,8 @@ type Problem struct {
 	Path    string `json:"path"`    // of the config: "downstream.lan"
 	Code    string `json:"code"`    // stable, for programs: "delegation-too-short"
 	Message string `json:"message"` // for people: what, on which object, what to do
+
+	uplink string // of the delegation that it is about, while planning
 }
 
 // Ledger is what planning must remember across restarts. It is a value: Plan returns the next one. The engine keeps it

@@ -18,6 +18,12 @@ func (p *planner) subnets() {
 		for _, g := range u.Delegations {
 			p.share(u, g)
 		}
+		// Where a provider delegates a /64 at a time, a downstream that has one does without the others.
+		p.problems = slices.DeleteFunc(p.problems, func(x Problem) bool {
+			return x.Code == delegationFull && x.uplink == u.Name && slices.ContainsFunc(p.site.Downstreams, func(d Downstream) bool {
+				return x.Path == "downstream."+d.Name && d.draws(u.Name)
+			})
+		})
 	}
 	for i := range p.site.Downstreams {
 		slices.SortFunc(p.site.Downstreams[i].Subnets, func(a, b Subnet) int { return a.Prefix.Compare(b.Prefix) })
@@ -36,7 +42,7 @@ func (p *planner) share(u Uplink, g Delegation) {
 			order = append(order, i)
 		}
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(p.rank(a, g.Prefix), p.rank(b, g.Prefix)) })
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(p.rank(a, g.Prefix, u.Name), p.rank(b, g.Prefix, u.Name)) })
 	for _, i := range order {
 		c, d := p.cfg.Downstreams[i], &p.site.Downstreams[i]
 		id, prefix, ok := p.choose(c, u, g.Prefix, taken)
@@ -70,16 +76,34 @@ func (p *planner) onUplinks(g netip.Prefix) (taken []netip.Prefix) {
 
 // rank puts explicit subnet ids before remembered ones that fit before all others: a new downstream, or one whose
 // remembered id is too large for this delegation, never takes the place of one that has it already.
-func (p *planner) rank(i int, g netip.Prefix) int {
+func (p *planner) rank(i int, g netip.Prefix, uplink string) int {
 	c := p.cfg.Downstreams[i]
+	later := 0 // who has nothing from this uplink yet comes before who has: it may delegate a /64 at a time
+	if p.site.Downstreams[i].draws(uplink) && !p.announced(c.Name, g) {
+		later = 3
+	}
 	if c.Subnet != config.AutoSubnet {
-		return 0
+		return later
 	}
 	if id, ok := p.before.Subnets[c.Name]; ok && int(c.Length) >= g.Bits() && id < subnetCount(g, int(c.Length)) {
-		return 1
+		return later + 1
 	}
-	return 2
+	return later + 2
 }
+
+// announced reports whether hosts of a downstream were told of a part of g, and not yet that it is over.
+func (p *planner) announced(downstream string, g netip.Prefix) bool {
+	return slices.ContainsFunc(p.before.Announced[downstream], func(r AnnouncedRecord) bool {
+		return r.Until.IsForever() && g.Overlaps(r.Prefix)
+	})
+}
+
+// draws reports whether d has a subnet of a delegation of that uplink.
+func (d Downstream) draws(uplink string) bool {
+	return slices.ContainsFunc(d.Subnets, func(n Subnet) bool { return n.Uplink == uplink })
+}
+
+const delegationFull = "delegation-full"
 
 // choose finds the subnet of c in delegation g, or reports why there is none.
 func (p *planner) choose(c config.Downstream, u Uplink, g netip.Prefix, taken []netip.Prefix) (id uint64, prefix netip.Prefix, ok bool) {
@@ -109,7 +133,8 @@ func (p *planner) choose(c config.Downstream, u Uplink, g netip.Prefix, taken []
 	}
 	id, prefix, ok = firstFree(g, length, count, taken)
 	if !ok {
-		p.problem(path, "delegation-full", "no free /%d left in %s of uplink %s", length, g, u.Name)
+		p.problem(path, delegationFull, "no free /%d left in %s of uplink %s", length, g, u.Name)
+		p.problems[len(p.problems)-1].uplink = u.Name
 		return 0, prefix, false
 	}
 	if _, known := p.led.Subnets[c.Name]; !known {

@@ -40,13 +40,13 @@ type tasks struct {
 	downstreams map[string]*downstreamTask
 	links       map[string]kernel.Link
 	said        map[string]policy.Announcement // by downstream
+	traces      map[string]*trace.Ring         // by uplink
 	stopped     bool                           // nothing is started any more
 }
 
 type uplinkTask struct {
 	config   config.Uplink
 	client   *client.Client
-	trace    trace.Ring
 	listener *radv.Listener
 	running
 }
@@ -59,7 +59,8 @@ type downstreamTask struct {
 
 func newTasks(ctx context.Context, log *slog.Logger, state *store.Dir, duid pd.DUID, e *engine.Engine) *tasks {
 	return &tasks{ctx: ctx, log: log, store: state, duid: duid, engine: e, uplinks: map[string]*uplinkTask{},
-		downstreams: map[string]*downstreamTask{}, links: map[string]kernel.Link{}, said: map[string]policy.Announcement{}}
+		downstreams: map[string]*downstreamTask{}, links: map[string]kernel.Link{}, said: map[string]policy.Announcement{},
+		traces: map[string]*trace.Ring{}}
 }
 
 // running is a set of goroutines that end together.
@@ -145,7 +146,7 @@ func (t *tasks) startUplink(u config.Uplink) *uplinkTask {
 	task := &uplinkTask{config: u}
 	task.client = client.New(client.Config{
 		Uplink:  u.Name,
-		Machine: machineConfig(u, t.duid), DSCP: u.DHCPv6.DSCP, Priority: u.DHCPv6.Priority, Trace: task.trace.Record,
+		Machine: machineConfig(u, t.duid), DSCP: u.DHCPv6.DSCP, Priority: u.DHCPv6.Priority, Trace: t.traceOf(u.Name).Record,
 		Saved: lease, ReportAfter: u.DHCPv6.ReportAfter, Logger: t.log,
 		Observe: func(up client.Update) {
 			// After a reboot the stored lease counts only from the server's word on, or from when it stayed silent.
@@ -270,7 +271,16 @@ func (t *tasks) stop() {
 	}
 }
 
-// ring is the trace of an uplink; with an empty name, of the only one.
+// traceOf is the trace of an uplink. It outlives the task: who follows it while the config is changed goes on following.
+// The caller holds t.mu.
+func (t *tasks) traceOf(uplink string) *trace.Ring {
+	if t.traces[uplink] == nil {
+		t.traces[uplink] = new(trace.Ring)
+	}
+	return t.traces[uplink]
+}
+
+// ring is the trace of an uplink that there is; with an empty name, of the only one.
 func (t *tasks) ring(uplink string) (*trace.Ring, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -278,8 +288,11 @@ func (t *tasks) ring(uplink string) (*trace.Ring, error) {
 	if uplink == "" && len(names) == 1 {
 		uplink = names[0]
 	}
-	if u := t.uplinks[uplink]; u != nil {
-		return &u.trace, nil
+	if t.uplinks[uplink] != nil {
+		return t.traceOf(uplink), nil
+	}
+	if uplink == "" {
+		return nil, fmt.Errorf("which uplink? there is: %s", strings.Join(names, ", "))
 	}
 	return nil, fmt.Errorf("no uplink %q; there is: %s", uplink, strings.Join(names, ", "))
 }
