@@ -25,6 +25,8 @@ type Kernel struct {
 	mu     sync.Mutex
 	conn   *conn
 	values values
+
+	duplicates duplicates
 }
 
 // options are the knobs that tests turn.

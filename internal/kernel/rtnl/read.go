@@ -144,7 +144,8 @@ func (k *Kernel) readAddresses(ctx context.Context, names *names, ledger []kerne
 	return rows, nil
 }
 
-// Links dumps the interfaces with their usable IPv6 addresses, sorted by name.
+// Links dumps the interfaces with their usable IPv6 addresses, sorted by name. An address that has failed duplicate address
+// detection and is gone is among the duplicates once, if a Watch has seen it go.
 func (k *Kernel) Links(ctx context.Context) ([]kernel.Link, error) {
 	if err := k.lock(); err != nil {
 		return nil, err
@@ -152,6 +153,7 @@ func (k *Kernel) Links(ctx context.Context) ([]kernel.Link, error) {
 	defer k.mu.Unlock()
 	e := encoder{buf: make([]byte, unix.SizeofIfInfomsg)}
 	e.uint32(unix.IFLA_EXT_MASK, 1<<3) // RTEXT_FILTER_SKIP_STATS: half the size
+	noted := k.duplicates.list()       // before the dump: an address that has come since is not one of them
 	links, err := dump(ctx, k.conn, unix.RTM_GETLINK, e.buf, decodeLink)
 	if err != nil {
 		return nil, fmt.Errorf("read links: %w", err)
@@ -176,6 +178,12 @@ func (k *Kernel) Links(ctx context.Context) ([]kernel.Link, error) {
 			attach(l, a)
 		}
 	}
+	for _, d := range noted {
+		if l := at[d.index]; l != nil && !slices.Contains(l.Duplicates, d.address) {
+			l.Duplicates = append(l.Duplicates, d.address)
+		}
+	}
+	k.duplicates.forget(noted)
 	for i := range links {
 		l := &links[i]
 		slices.SortFunc(l.OtherLinkLocal, netip.Addr.Compare)

@@ -24,7 +24,8 @@ const (
 )
 
 // Watch calls hint whenever links, addresses, routes or rules may have changed, also by our own writes, until ctx ends;
-// then it returns nil. hint must be quick and must not block. A hint says "read again", never what changed: it also comes
+// then it returns nil. hint must be quick and must not block. A hint says "read again", never what changed (what a dump
+// cannot tell, addresses that are gone because they were duplicates, is kept for Links): it also comes
 // once the watch stands, and after every error of the socket (ENOBUFS when notifications came faster than they were
 // taken), upon which Watch opens another one.
 func (k *Kernel) Watch(ctx context.Context, hint func()) error {
@@ -55,11 +56,13 @@ func (k *Kernel) watch(ctx context.Context, hint func()) error {
 	stop := context.AfterFunc(ctx, func() { f.Close() })
 	defer stop()
 	hint() // what changed before the socket stood
-	b := make([]byte, 16)
-	for { // a datagram that is longer than b is cut off: nobody looks at it
-		if _, err := f.Read(b); err != nil {
+	b := make([]byte, 256)
+	for { // a datagram that is longer than b is cut off: only addresses are looked at, and they are shorter
+		n, err := f.Read(b)
+		if err != nil {
 			return fmt.Errorf("receive notifications of the kernel: %w", err)
 		}
+		k.duplicates.note(b[:n])
 		hint()
 	}
 }
