@@ -223,7 +223,7 @@ func TestRenumbering(t *testing.T) {
 		s.reach()
 
 		_ = running.Stop()
-		v.start(s, offer{newPool, 60, 90, 20, 40})
+		v.start(s, offer{pool: newPool, preferred: 60, valid: 90, t1: 20, t2: 40})
 		s.delegation(newPool)
 		s.hostAddress(newPool, "preferred", preferred)
 		s.eventually("the old address to be deprecated or gone", func() (bool, string) {

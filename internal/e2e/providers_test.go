@@ -10,16 +10,24 @@ import (
 	"uplinkd/internal/netlab"
 )
 
-// offer is what a provider delegates.
+// offer is what a provider delegates and leases.
 type offer struct {
-	pool                     string // a /40
+	pool                     string // a /40; none if empty
 	preferred, valid, t1, t2 int    // seconds
+	addresses                bool   // lease those from leasedFirst to leasedLast
 }
 
 // brief is a whole life of a lease in a quarter of a minute.
-var brief = offer{pool, 9, 15, 3, 6}
+var brief = offer{pool: pool, preferred: 9, valid: 15, t1: 3, t2: 6}
 
-// server is somebody else's DHCPv6 server. It delegates prefixes only and keeps no leases over a restart.
+// The addresses that a provider leases to routers.
+const (
+	leased      = "2001:db8:1:1::5:0/112"
+	leasedFirst = "2001:db8:1:1::5:1"
+	leasedLast  = "2001:db8:1:1::5:ff"
+)
+
+// server is somebody else's DHCPv6 server. It keeps no leases over a restart.
 type server struct {
 	name, program, debianPackage string
 	start                        func(s *site, o offer) *netlab.Process
@@ -64,15 +72,21 @@ const keaConfig = `{ "Dhcp6": {
   "server-id": { "type": "EN", "enterprise-id": 32473, "identifier": "00000001", "persist": false },
   "preferred-lifetime": %d, "valid-lifetime": %d, "renew-timer": %d, "rebind-timer": %d,
   "option-data": [ { "name": "dns-servers", "data": "2001:db8:ffff::53" } ],
-  "subnet6": [ { "id": 1, "subnet": "2001:db8:1:1::/64", "interface": "up0",
-                 "pd-pools": [ { "prefix": "%s", "prefix-len": 40, "delegated-len": 56 } ] } ],
+  "subnet6": [ { "id": 1, "subnet": "2001:db8:1:1::/64", "interface": "up0", "pools": [ %s ], "pd-pools": [ %s ] } ],
   "loggers": [ { "name": "kea-dhcp6", "severity": "INFO", "output_options": [ { "output": "stdout", "flush": true } ] } ]
 } }
 `
 
 func startKea(s *site, o offer) *netlab.Process {
 	s.t.Helper()
-	path := s.write("kea.json", fmt.Sprintf(keaConfig, o.preferred, o.valid, o.t1, o.t2, strings.TrimSuffix(o.pool, "/40")))
+	var addresses, prefixes string
+	if o.addresses {
+		addresses = fmt.Sprintf(`{ "pool": "%s-%s" }`, leasedFirst, leasedLast)
+	}
+	if o.pool != "" {
+		prefixes = fmt.Sprintf(`{ "prefix": "%s", "prefix-len": 40, "delegated-len": 56 }`, strings.TrimSuffix(o.pool, "/40"))
+	}
+	path := s.write("kea.json", fmt.Sprintf(keaConfig, o.preferred, o.valid, o.t1, o.t2, addresses, prefixes))
 	cmd := s.isp.Command(s.t.Context(), "kea-dhcp6", "-c", path)
 	cmd.Env = append(os.Environ(), "KEA_PIDFILE_DIR="+s.dir, "KEA_LOCKFILE_DIR=none", "KEA_LOGGER_DESTINATION="+filepath.Join(s.dir, "kea-early.log"))
 	p := s.isp.Start(cmd)
@@ -86,14 +100,19 @@ default-lease-time %d; preferred-lifetime %d;
 option dhcp-renewal-time %d; option dhcp-rebinding-time %d;
 option dhcp6.name-servers 2001:db8:ffff::53;
 server-duid en 32473 "isp1";
-subnet6 2001:db8:1:1::/64 { prefix6 %s %s /56; }
+subnet6 2001:db8:1:1::/64 { %s }
 `
 
 func startDhcpd(s *site, o offer) *netlab.Process {
 	s.t.Helper()
-	base := strings.TrimSuffix(o.pool, "/40")
-	last := strings.Replace(base, "00::", "ff:ff00::", 1)
-	path := s.write("dhcpd6.conf", fmt.Sprintf(dhcpdConfig, o.valid, o.preferred, o.t1, o.t2, base, last))
+	var ranges string
+	if o.addresses {
+		ranges = fmt.Sprintf("range6 %s %s;", leasedFirst, leasedLast)
+	}
+	if base := strings.TrimSuffix(o.pool, "/40"); base != "" {
+		ranges += fmt.Sprintf(" prefix6 %s %s /56;", base, strings.Replace(base, "00::", "ff:ff00::", 1))
+	}
+	path := s.write("dhcpd6.conf", fmt.Sprintf(dhcpdConfig, o.valid, o.preferred, o.t1, o.t2, ranges))
 	leases := s.write("leases6", "") // it has to exist
 	p := s.isp.Start(s.isp.Command(s.t.Context(), "dhcpd", "-6", "-f", "-d", "-cf", path, "-lf", leases, "-pf", filepath.Join(s.dir, "dhcpd.pid"), "up0"))
 	s.listening(p, "*")

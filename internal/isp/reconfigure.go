@@ -24,7 +24,7 @@ const (
 // key is what a client has been given for telling our Reconfigure messages from forged ones.
 type key struct {
 	secret []byte
-	replay uint64 // sent last
+	replay uint64 // sent last by us
 	via    netip.Addr
 }
 
@@ -49,11 +49,11 @@ func (s *server) agree(from netip.Addr, req pd.Message, reply *pd.Message) {
 	}
 	k.via = from
 	k.replay++
-	reply.Auth = k.auth(rkapKey, k.secret)
+	reply.Auth = rkap(k.replay, rkapKey, k.secret)
 }
 
-func (k *key) auth(typ byte, information []byte) *pd.Auth {
-	return &pd.Auth{Protocol: rkapProtocol, Algorithm: rkapAlgorithm, Replay: k.replay, Info: append([]byte{typ}, information...)}
+func rkap(replay uint64, typ byte, information []byte) *pd.Auth {
+	return &pd.Auth{Protocol: rkapProtocol, Algorithm: rkapAlgorithm, Replay: replay, Info: append([]byte{typ}, information...)}
 }
 
 // Forgery is what is wrong with a Reconfigure.
@@ -70,25 +70,27 @@ const (
 // reconfigure is a Reconfigure for one client.
 func (s *server) reconfigure(id pd.DUID, t pd.MessageType, f Forgery) ([]byte, error) {
 	k := s.keys[id]
-	if f != Replayed {
-		k.replay++
+	secret, replay := k.secret, k.replay+1
+	switch f {
+	case Genuine:
+		k.replay = replay
+	case WrongDigest:
+		secret = []byte("not the client's")
+	case Replayed:
+		replay = k.replay
 	}
 	m := pd.Message{Type: pd.Reconfigure, ClientID: id, ServerID: s.cfg.ServerID, ReconfMsg: t}
 	if f == Unauthenticated {
 		return wire.Encode(m)
 	}
-	m.Auth = k.auth(rkapDigest, make([]byte, rkapLen))
+	m.Auth = rkap(replay, rkapDigest, make([]byte, rkapLen))
 	b, err := wire.Encode(m) // what is signed is the message with a digest of zeros
 	if err != nil {
 		return nil, err
 	}
-	secret := k.secret
-	if f == WrongDigest {
-		secret = []byte("not the client's")
-	}
 	mac := hmac.New(md5.New, secret)
 	mac.Write(b)
-	m.Auth = k.auth(rkapDigest, mac.Sum(nil))
+	m.Auth = rkap(replay, rkapDigest, mac.Sum(nil))
 	return wire.Encode(m)
 }
 
