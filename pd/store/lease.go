@@ -19,11 +19,7 @@ const (
 // error is ErrCorrupt and the DUID that is returned with it is new and saved: servers may then delegate other prefixes.
 // After any other error the DUID is "".
 func (d *Dir) DUID(create func() pd.DUID) (pd.DUID, error) {
-	var id pd.DUID
-	rerr := d.ReadJSON(duidName, duidVersion, &id)
-	if rerr == nil && !id.Valid() {
-		rerr = d.corrupt(duidName, fmt.Errorf("DUID of %d octets, want 3 to 130", len(id)))
-	}
+	id, rerr := d.SavedDUID()
 	switch {
 	case rerr == nil:
 		return id, nil
@@ -41,6 +37,37 @@ func (d *Dir) DUID(create func() pd.DUID) (pd.DUID, error) {
 		return id, nil
 	}
 	return id, rerr
+}
+
+// SavedDUID returns the DUID on disk. The error is fs.ErrNotExist if there is none, and ErrCorrupt if the file was of no use.
+func (d *Dir) SavedDUID() (pd.DUID, error) {
+	var id pd.DUID
+	if err := d.ReadJSON(duidName, duidVersion, &id); err != nil {
+		return "", err
+	}
+	if !id.Valid() {
+		return "", d.corrupt(duidName, fmt.Errorf("DUID of %d octets, want 3 to 130", len(id)))
+	}
+	return id, nil
+}
+
+// ErrOtherDUID is in the error of SetDUID when there is another DUID already.
+var ErrOtherDUID = errors.New("there is another DUID")
+
+// SetDUID makes id, which another client has used, the DUID on disk. Another one that is there stays unless force is set:
+// it may be what the provider knows this router by.
+func (d *Dir) SetDUID(id pd.DUID, force bool) error {
+	if !id.Valid() {
+		return fmt.Errorf("write %s: DUID of %d octets, want 3 to 130", d.file(duidName), len(id))
+	}
+	saved, err := d.SavedDUID()
+	switch {
+	case err == nil && saved != id && !force:
+		return fmt.Errorf("write %s: %w, %s", d.file(duidName), ErrOtherDUID, saved)
+	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt): // a damaged one was set aside
+		return err
+	}
+	return d.WriteJSON(duidName, duidVersion, id)
 }
 
 // storedLease is a lease as it is on disk.

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"errors"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -128,5 +130,46 @@ func TestLeaseFileIsReadable(t *testing.T) {
 `
 	if diff := cmp.Diff(want, string(b)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestSetDUID(t *testing.T) {
+	d := open(t, t.TempDir())
+	a, b := pd.DUID("\x00\x03\x00\x01\x02\x00\x00\x00\x01\x01"), pd.DUID("\x00\x03\x00\x01\x02\x00\x00\x00\x01\x02")
+	saved := func(want pd.DUID) {
+		t.Helper()
+		if got, err := d.SavedDUID(); err != nil || got != want {
+			t.Errorf("on disk: %s, %v; want %s", got, err, want)
+		}
+	}
+	if _, err := d.SavedDUID(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a file: %v", err)
+	}
+	for range 2 {
+		if err := d.SetDUID(a, false); err != nil {
+			t.Error(err)
+		}
+		saved(a)
+	}
+	want := "write " + d.path + "/duid.json: there is another DUID, " + a.String()
+	if err := d.SetDUID(b, false); !errors.Is(err, ErrOtherDUID) || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	saved(a)
+	if err := d.SetDUID(b, true); err != nil {
+		t.Error(err)
+	}
+	saved(b)
+	if err := d.SetDUID("\x00\x01", true); err == nil {
+		t.Error("a DUID of two octets was written")
+	}
+	saved(b)
+	put(t, d, "duid.json", "{")
+	if err := d.SetDUID(a, false); err != nil {
+		t.Errorf("over a damaged file: %v", err)
+	}
+	saved(a)
+	if kept, err := os.ReadFile(d.path + "/duid.json.corrupt-1"); err != nil || string(kept) != "{" {
+		t.Errorf("kept %q, %v", kept, err)
 	}
 }

@@ -1,0 +1,241 @@
+package identity
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"uplinkd/pd"
+)
+
+// Dhclient reads a lease file of ISC dhclient. Of several DUIDs and of several leases of an interface the last counts, as
+// it does for dhclient, which only ever appends. The DUID is default-duid or, in files without that, the client-id of a
+// lease.
+func Dhclient(b []byte) (pd.DUID, []Delegation, error) {
+	if err := checkSize(b); err != nil {
+		return "", nil, err
+	}
+	p := dhclientParser{scan: scanner{b: b, line: 1}}
+	if err := p.file(); err != nil {
+		return "", nil, fmt.Errorf("line %d: %w", p.scan.start, err)
+	}
+	if p.duid == "" {
+		p.duid = p.clientID
+	}
+	if p.duid == "" {
+		return "", nil, errors.New("no default-duid in it: is it a lease file of dhclient -6?")
+	}
+	var ds []Delegation
+	for _, name := range p.order {
+		ds = append(ds, p.leases[name]...)
+	}
+	return p.duid, ds, nil
+}
+
+// dhclientParser collects what the statements of a lease file say.
+type dhclientParser struct {
+	scan           scanner
+	duid, clientID pd.DUID
+	order          []string                // interfaces as they were seen first
+	leases         map[string][]Delegation // of the last lease of each interface
+}
+
+// file reads all statements.
+func (p *dhclientParser) file() error {
+	for {
+		words, end, err := p.statement()
+		switch {
+		case err != nil:
+			return err
+		case end == endOfFile && len(words) == 0:
+			return nil
+		case end == endOfFile:
+			return errors.New("the file ends in the middle of a statement")
+		case end == '}':
+			return errors.New("} without {")
+		case end == ';' && is(words, "default-duid", 2):
+			if p.duid, err = duidOf(words[1]); err != nil {
+				return fmt.Errorf("default-duid: %w", err)
+			}
+		case end == '{' && words[0].is("lease6"):
+			if err := p.lease6(); err != nil {
+				return err
+			}
+		case end == '{':
+			if err := p.skip(1); err != nil { // leases of IPv4
+				return err
+			}
+		}
+	}
+}
+
+// lease6 reads the block of a lease, behind its brace.
+func (p *dhclientParser) lease6() error {
+	name, ds := "", []Delegation(nil)
+	for {
+		words, end, err := p.statement()
+		switch {
+		case err != nil:
+			return err
+		case end == endOfFile:
+			return errors.New("the file ends inside a lease6")
+		case end == '}':
+			p.keep(name, ds)
+			return nil
+		case end == ';' && is(words, "interface", 2):
+			name = words[1].text
+		case end == ';' && is(words, "option", 3) && words[1].is("dhcp6.client-id"):
+			if p.clientID, err = duidOf(words[2]); err != nil {
+				return fmt.Errorf("option dhcp6.client-id: %w", err)
+			}
+		case end == '{' && is(words, "ia-pd", 2):
+			more, err := p.iaPD(words[1].text)
+			if err != nil {
+				return err
+			}
+			ds = append(ds, more...)
+		case end == '{':
+			if err := p.skip(1); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// keep makes ds the last lease of an interface.
+func (p *dhclientParser) keep(name string, ds []Delegation) {
+	if len(ds) == 0 {
+		return // one of addresses only
+	}
+	for i := range ds {
+		ds[i].Interface = name
+	}
+	if p.leases == nil {
+		p.leases = map[string][]Delegation{}
+	}
+	if _, known := p.leases[name]; !known {
+		p.order = append(p.order, name)
+	}
+	p.leases[name] = ds
+}
+
+// iaPD reads the block of an IA_PD, behind its brace.
+func (p *dhclientParser) iaPD(text string) (ds []Delegation, err error) {
+	octets, err := octetsOf(text)
+	if err != nil || len(octets) != 4 {
+		return nil, fmt.Errorf("ia-pd %q: want an IAID of four octets", text)
+	}
+	iaid := binary.BigEndian.Uint32(octets)
+	for {
+		words, end, err := p.statement()
+		switch {
+		case err != nil:
+			return nil, err
+		case end == endOfFile:
+			return nil, errors.New("the file ends inside an ia-pd")
+		case end == '}':
+			return ds, nil
+		case end == '{':
+			if is(words, "iaprefix", 2) {
+				prefix, err := prefixOf(words[1].text)
+				if err != nil {
+					return nil, err
+				}
+				ds = append(ds, Delegation{IAID: iaid, Prefix: prefix})
+			}
+			if err := p.skip(1); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// skip reads past the ends of depth blocks.
+func (p *dhclientParser) skip(depth int) error {
+	for depth > 0 {
+		_, end, err := p.statement()
+		switch {
+		case err != nil:
+			return err
+		case end == endOfFile:
+			return errors.New("the file ends inside a block")
+		case end == '{':
+			depth++
+		case end == '}':
+			depth--
+		}
+	}
+	return nil
+}
+
+// maxWords is how many words a statement may have; options with lists of addresses have some dozens.
+const maxWords = 4096
+
+// statement reads the words up to the next ; { or }, which it returns.
+func (p *dhclientParser) statement() (words []word, end byte, err error) {
+	for {
+		w, err := p.scan.next()
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case w.punct == '{' && len(words) == 0:
+			return nil, 0, errors.New("a block without a name")
+		case w.punct == '}' && len(words) > 0:
+			return nil, 0, errors.New("; is missing before }")
+		case w.punct != 0:
+			return words, w.punct, nil
+		case len(words) == maxWords:
+			return nil, 0, fmt.Errorf("more than %d words in a statement", maxWords)
+		}
+		words = append(words, w)
+	}
+}
+
+// is reports whether a statement has n words of which the first is name.
+func is(words []word, name string, n int) bool { return len(words) == n && words[0].is(name) }
+
+// duidOf reads either form that dhclient has for octets: a quoted string or hexadecimal with colons.
+func duidOf(w word) (pd.DUID, error) {
+	if w.quoted {
+		return valid([]byte(w.text))
+	}
+	b, err := octetsOf(w.text)
+	if err != nil {
+		return "", err
+	}
+	return valid(b)
+}
+
+// octetsOf reads hexadecimal octets with colons; dhclient leaves out leading zeros.
+func octetsOf(text string) ([]byte, error) {
+	var b []byte
+	if len(text) > 3*130 {
+		return nil, fmt.Errorf("%d characters are too many octets", len(text))
+	}
+	for part := range strings.SplitSeq(text, ":") {
+		if len(part) == 1 {
+			part = "0" + part
+		}
+		c, err := hex.DecodeString(part)
+		if err != nil || len(c) != 1 {
+			return nil, fmt.Errorf("%q: want hexadecimal octets with colons between them", text)
+		}
+		b = append(b, c[0])
+	}
+	return b, nil
+}
+
+func prefixOf(text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil || !p.Addr().Is6() {
+		return netip.Prefix{}, fmt.Errorf("iaprefix %q: want an IPv6 prefix", text)
+	}
+	p = p.Masked()
+	if why := pd.Undelegable(p); why != "" {
+		return netip.Prefix{}, fmt.Errorf("iaprefix %s: %s", p, why)
+	}
+	return p, nil
+}
