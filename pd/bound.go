@@ -125,7 +125,7 @@ func (m *Machine) conclude(now time.Time, msg Message, a answer) {
 	if a.grants() {
 		m.bind(now, msg, a, kept, cause)
 		if a.has(NoBinding) {
-			m.startRequest(now, msg.ServerID, target{bindings: m.lease.bindings(), again: true, partial: true})
+			m.startRequest(now, msg.ServerID, target{bindings: m.lease.bindings(), again: true, unknown: a.unknown(), partial: true})
 		}
 		return
 	}
@@ -143,7 +143,7 @@ func (m *Machine) conclude(now time.Time, msg Message, a answer) {
 		// The leases stay in use until they are replaced or over. It ends this exchange, so it happens once;
 		// if the Request fails as well, discovery begins, with its growing pauses.
 		m.offers = nil
-		m.startRequest(now, msg.ServerID, target{bindings: kept, again: true})
+		m.startRequest(now, msg.ServerID, target{bindings: kept, again: true, unknown: a.unknown()})
 	}
 	// Otherwise the lease stands and the message is repeated when its time comes.
 }

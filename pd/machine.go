@@ -98,7 +98,8 @@ type Machine struct {
 // target is what a Request, Release or Decline is about. It stays the same in retransmissions.
 type target struct {
 	bindings []binding
-	again    bool // a Request after NoBinding (§18.2.10.1): IAs that it does not replace stay
+	again    bool // a Request after NoBinding (§18.2.10.1): what it does not replace stays
+	unknown  []ia // those with NoBinding: what they are granted replaces what they had, of which the server knows nothing
 	partial  bool // likewise, and the lease is good without it
 }
 

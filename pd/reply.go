@@ -165,6 +165,16 @@ func (a answer) has(code StatusCode) bool {
 	return slices.ContainsFunc(a, func(v verdict) bool { return v.code == code })
 }
 
+// unknown are the IAs of which the server has no binding.
+func (a answer) unknown() (ias []ia) {
+	for _, v := range a {
+		if v.code == NoBinding {
+			ias = append(ias, v.ia)
+		}
+	}
+	return ias
+}
+
 func (a answer) withdraws() bool {
 	return slices.ContainsFunc(a, func(v verdict) bool { return len(v.withdrawn) > 0 })
 }

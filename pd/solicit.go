@@ -176,7 +176,7 @@ func (m *Machine) granted(now time.Time, msg Message) {
 		if m.state == requesting && m.target.again {
 			kept = slices.DeleteFunc(a.unlisted(m.lease.bindings()), func(b binding) bool {
 				v, _ := a.about(b.ia())
-				return len(v.granted) > 0
+				return len(v.granted) > 0 && slices.Contains(m.target.unknown, b.ia())
 			})
 		}
 		m.bind(now, msg, a, kept, CauseBound)
