@@ -46,7 +46,7 @@ type verb struct {
 // verbs lists the command line in the order of its help.
 func verbs() []verb {
 	return []verb{
-		runVerb, checkVerb, planVerb, statusVerb, watchVerb, traceVerb, explainVerb, renewVerb, releaseVerb, cleanVerb,
+		runVerb, checkVerb, planVerb, statusVerb, watchVerb, traceVerb, explainVerb, renewVerb, releaseVerb, cleanVerb, importVerb,
 		hooksVerb, demoVerb, versionVerb, {name: "help", args: "[VERB]", summary: "show this list, or what VERB does", run: cmdHelp},
 	}
 }
