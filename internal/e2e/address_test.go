@@ -132,7 +132,7 @@ func TestAddressWithoutPrefix(t *testing.T) {
 		s.awaitSeen(w, pd.Renew, 1)
 		w.asks(t, pd.Renew, 1, 1)
 		s.eventually("the Renew to be answered", func() (bool, string) {
-			c := s.statusNow().Uplinks[0].Client
+			c := s.uplink().Client
 			return c.State == "bound", c.State
 		})
 		s.holds(onLAN(addresses))

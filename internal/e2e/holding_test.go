@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"uplinkd/internal/ctl"
 	"uplinkd/internal/isp"
 	"uplinkd/pd"
 )
@@ -83,10 +84,19 @@ func (s *site) holds(h holding, downstreams ...string) {
 	})
 }
 
+// uplink is the only uplink in the status, the zero one of a daemon that has only just started.
+func (s *site) uplink() (u ctl.Uplink) {
+	s.t.Helper()
+	if st, err := s.status(); err == nil && len(st.Uplinks) > 0 {
+		return st.Uplinks[0]
+	}
+	return u
+}
+
 // held is what the router has according to status: addresses of its own, and delegations.
 func (s *site) held() (addresses []netip.Addr, delegations []netip.Prefix) {
 	s.t.Helper()
-	u := s.statusNow().Uplinks[0]
+	u := s.uplink()
 	for _, a := range u.Addresses {
 		addresses = append(addresses, a.Address)
 	}
@@ -100,9 +110,6 @@ func (s *site) held() (addresses []netip.Addr, delegations []netip.Prefix) {
 func (s *site) awaitHeld(wantAddresses, wantDelegations int) (addresses []netip.Addr, delegations []netip.Prefix) {
 	s.t.Helper()
 	s.eventually(fmt.Sprintf("%d addresses and %d delegations", wantAddresses, wantDelegations), func() (bool, string) {
-		if _, err := s.status(); err != nil {
-			return false, err.Error()
-		}
 		addresses, delegations = s.held()
 		return len(addresses) == wantAddresses && len(delegations) == wantDelegations, fmt.Sprint(addresses, delegations)
 	})

@@ -88,7 +88,7 @@ func TestOddRenew(t *testing.T) {
 			s.renew()
 			s.awaitSeen(v, pd.Renew, 1)
 			s.eventually("status to show "+o.failure, func() (bool, string) {
-				got := s.statusNow().Uplinks[0].Client.Failure
+				got := s.uplink().Client.Failure
 				return strings.Contains(got, o.failure) && (o.failure != "" || got == ""), got
 			})
 			s.holds(h)
@@ -97,10 +97,10 @@ func TestOddRenew(t *testing.T) {
 				s.awaitSeen(v, pd.Renew, 2)
 			}
 			s.eventually("a client that is bound", func() (bool, string) {
-				c := s.statusNow().Uplinks[0].Client
+				c := s.uplink().Client
 				return c.State == "bound" && c.Failure == "", fmt.Sprint(c.State, " ", c.Failure)
 			})
-			if renew := s.statusNow().Uplinks[0].Client.Renew; renew == nil || renew.Seconds < 5 {
+			if renew := s.uplink().Client.Renew; renew == nil || renew.Seconds < 5 {
 				t.Errorf("the next Renew comes in %+v, which is no pause", renew)
 			}
 			s.awaitHealthy()
@@ -294,7 +294,7 @@ func TestTwoServersDisagree(t *testing.T) {
 	s.awaitSeen(v, pd.Rebind, 1)
 	s.awaitHealthy()
 	s.eventually("the lease to be confirmed", func() (bool, string) {
-		c := s.statusNow().Uplinks[0].Client
+		c := s.uplink().Client
 		return c.State == "bound", c.State
 	})
 	s.holds(h)

@@ -42,7 +42,7 @@ func TestReconfigure(t *testing.T) {
 	s.start()
 	s.awaitSeen(v, pd.Rebind, 1) // is what is held still good?
 	s.eventually("the lease to be confirmed", func() (bool, string) {
-		c := s.statusNow().Uplinks[0].Client
+		c := s.uplink().Client
 		return c.State == "bound", c.State
 	})
 	s.forge(v, isp.Replayed, isp.WrongDigest)
