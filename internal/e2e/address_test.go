@@ -18,6 +18,7 @@ var long = offer{pool: pool, preferred: 300, valid: 400, t1: 100, t2: 200, addre
 
 // TestAddressAndPrefix has servers of other people lease an address and delegate a prefix.
 func TestAddressAndPrefix(t *testing.T) {
+	t.Parallel()
 	forServers(t, func(t *testing.T, v server) {
 		s := newSite(t, true)
 		v.start(s, long)
@@ -69,6 +70,7 @@ func (s *site) pingsFrom(a netip.Addr) {
 
 // TestPrefixWithoutAddress asks servers without addresses for both.
 func TestPrefixWithoutAddress(t *testing.T) {
+	t.Parallel()
 	forServers(t, func(t *testing.T, v server) {
 		s := newSite(t, false)
 		o := long
@@ -112,6 +114,7 @@ func startDnsmasq(s *site) *netlab.Process {
 
 // TestAddressWithoutPrefix gets an address and no prefix. That is a problem to be seen, and the client goes on asking.
 func TestAddressWithoutPrefix(t *testing.T) {
+	t.Parallel()
 	forAddressServers(t, func(t *testing.T, start func(s *site)) {
 		s := newSite(t, false)
 		start(s)
@@ -176,6 +179,7 @@ func TestAddressNever(t *testing.T) {
 // TestDuplicateAddress leases an address that somebody else on the link has. With lifetimes that end the kernel takes such
 // an address away by itself, others it keeps.
 func TestDuplicateAddress(t *testing.T) {
+	t.Parallel()
 	for name, cfg := range map[string]isp.Config{"finite": {}, "forever": forever} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

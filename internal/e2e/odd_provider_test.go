@@ -76,6 +76,7 @@ func changeRenew(change func(reply *pd.Message)) func(v *simulated) {
 // TestOddRenew has the provider answer a Renew in ways that have cost other clients their lease. Here nothing in the kernel
 // ever goes away.
 func TestOddRenew(t *testing.T) {
+	t.Parallel()
 	for name, o := range oddities {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -180,8 +181,10 @@ func TestSilenceAtEachStage(t *testing.T) {
 	if left := append(v.Bindings(), v.Leases()...); len(left) > 0 {
 		t.Errorf("still bound after the Release: %v", left)
 	}
-	want := map[pd.MessageType]int{pd.Solicit: 2, pd.Request: 2, pd.Renew: 1, pd.Rebind: 2, pd.Release: 2, pd.InformationRequest: 1}
-	if now := v.Counts().Seen; fmt.Sprint(now) != fmt.Sprint(want) {
+	want := map[pd.MessageType]int{pd.Solicit: 2, pd.Request: 2, pd.Renew: 1, pd.Rebind: 2, pd.Release: 2}
+	now := v.Counts().Seen
+	delete(now, pd.InformationRequest) // it may or may not ask for that much while it waits for the prefix
+	if fmt.Sprint(now) != fmt.Sprint(want) {
 		t.Errorf("the client has sent %v, want %v", now, want)
 	}
 }
@@ -189,6 +192,7 @@ func TestSilenceAtEachStage(t *testing.T) {
 // TestDuplicatesAndReordering sends everything three times, and everything that was said before again: after the new
 // message, before it, or both.
 func TestDuplicatesAndReordering(t *testing.T) {
+	t.Parallel()
 	orders := map[string]func(old [][]byte, reply []byte) [][]byte{
 		"duplicates": func(_ [][]byte, reply []byte) [][]byte { return [][]byte{reply, reply, reply} },
 		"old ones last": func(old [][]byte, reply []byte) [][]byte {
