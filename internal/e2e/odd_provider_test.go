@@ -21,7 +21,6 @@ type oddity struct {
 	odd      func(v *simulated) // what the provider does from the Renew on
 	failure  string             // what status shows then; "" if the client gets over it without a word
 	repeated bool               // the lease stands; once the provider is itself again, a repetition of the Renew is answered
-	lasting  bool               // status shows it to the end
 	most     int                // messages of the client in all
 }
 
