@@ -175,12 +175,7 @@ func TestTraceTellsOfGaps(t *testing.T) {
 // TestTraceFile has tcpdump read what -w wrote, and compares a file with standard output and with one that is written while
 // messages are followed.
 func TestTraceFile(t *testing.T) {
-	if _, err := exec.LookPath("tcpdump"); err != nil {
-		if os.Getenv(netlab.Required) != "" {
-			t.Fatal(err)
-		}
-		t.Skip("skipped: needs tcpdump: ", err)
-	}
+	netlab.NeedProgram(t, "tcpdump", "tcpdump")
 	ring := talk(t)
 	socket, _ := still{snapshot: scenes()["ok"].snapshot(t), ring: ring}.listen(t, nil)
 	dir := t.TempDir()

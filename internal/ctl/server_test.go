@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"uplinkd/internal/engine"
+	"uplinkd/internal/netlab"
 	"uplinkd/policy"
 )
 
@@ -124,9 +125,7 @@ func TestOthersMayLookButNotAct(t *testing.T) {
 
 // TestForbidden asks as another user, over a real socket with SO_PEERCRED.
 func TestForbidden(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: connects as another user")
-	}
+	netlab.NeedRoot(t, "connects as another user")
 	path := serve(t, &source{}, Actions{Renew: func(string) error { t.Error("renewed for a stranger"); return nil }})
 	if out := askAsNobody(t, path, "GET /v1/version"); !strings.Contains(out, "200 OK") {
 		t.Errorf("GET as nobody: %s", out)

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"uplinkd/internal/engine"
+	"uplinkd/internal/netlab"
 	"uplinkd/pd/trace"
 )
 
@@ -191,9 +191,7 @@ func TestWatchersAreBounded(t *testing.T) {
 
 // TestTraceIsForbidden asks as another user, over a real socket with SO_PEERCRED.
 func TestTraceIsForbidden(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: connects as another user")
-	}
+	netlab.NeedRoot(t, "connects as another user")
 	var ring trace.Ring
 	ring.Record(received(reply))
 	path := serve(t, &source{}, tracing(&ring))

@@ -81,6 +81,14 @@ func NeedProgram(t TB, name, debianPackage string) {
 	}
 }
 
+// NeedRoot skips the test where the user is not root, nor root of a lab, and says what for.
+func NeedRoot(t TB, what string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		missing(t, "needs root: "+what)
+	}
+}
+
 // missing asks for the variable in every test that is skipped, not only in TestMain: go test caches results, and notices
 // a changed environment only for variables that were read while tests ran.
 func missing(t TB, what string) {

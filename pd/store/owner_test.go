@@ -5,16 +5,13 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"uplinkd/internal/netlab"
 )
 
 // What root writes into the directory of the unit's user (`uplinkd clean`) belongs to that user, who has to read it.
 func TestRootWritesForTheOwner(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("UPLINKD_NETNS") != "" { // netlab.Required: nothing may skip itself
-			t.Fatal("UPLINKD_NETNS is set, but this test needs root")
-		}
-		t.Skip("skipped: needs root, to give a directory to somebody else")
-	}
+	netlab.NeedRoot(t, "gives a directory to somebody else")
 	path := filepath.Join(t.TempDir(), "state")
 	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"uplinkd/internal/netlab"
 )
 
 // file returns a pcapng file with these packets.
@@ -203,12 +205,7 @@ func (broken) Write([]byte) (int, error) { return 0, errors.New("disk full") }
 
 // TestTcpdump has a program read the file that knows pcapng, IPv6, UDP and DHCPv6 from elsewhere.
 func TestTcpdump(t *testing.T) {
-	if _, err := exec.LookPath("tcpdump"); err != nil {
-		if os.Getenv("UPLINKD_NETNS") != "" { // netlab.Required: nothing may skip itself
-			t.Fatal(err)
-		}
-		t.Skip("skipped: needs tcpdump: ", err)
-	}
+	netlab.NeedProgram(t, "tcpdump", "tcpdump")
 	global := received(reply)
 	global.Remote = netip.MustParseAddrPort("[2001:db8::547]:30000") // a server with another port
 	cmd := exec.CommandContext(t.Context(), "tcpdump", "-r", "-", "-n", "-tttt", "-vv", "--nano")
