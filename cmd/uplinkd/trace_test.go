@@ -225,7 +225,7 @@ func TestTraceFile(t *testing.T) {
 // tcpdump returns what tcpdump makes of a capture file.
 func tcpdump(t *testing.T, file []byte) string {
 	t.Helper()
-	cmd := exec.Command("tcpdump", "-nn", "-vv", "-r", "-")
+	cmd := exec.Command("tcpdump", "-Z", "root", "-nn", "-vv", "-r", "-")
 	cmd.Stdin = bytes.NewReader(file)
 	out, err := cmd.CombinedOutput()
 	if err != nil {

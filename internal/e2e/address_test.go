@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"uplinkd/internal/isp"
 	"uplinkd/internal/netlab"
@@ -91,15 +92,19 @@ func TestPrefixWithoutAddress(t *testing.T) {
 // asks checks how many IAs of each kind the last message of a type had.
 func (v *simulated) asks(t *testing.T, typ pd.MessageType, nas, pds int) {
 	t.Helper()
-	for _, e := range slices.Backward(v.Exchanges()) {
-		if m := e.Request; m.Type == typ {
-			if len(m.IANAs) != nas || len(m.IAPDs) != pds {
-				t.Errorf("the last %s has %d IA_NA and %d IA_PD, want %d and %d", typ, len(m.IANAs), len(m.IAPDs), nas, pds)
+	var last pd.Message
+	netlab.Eventually(t, 10*time.Second, "a "+typ.String()+" in the provider's record, which it writes after it has counted", func() (bool, string) {
+		for _, e := range slices.Backward(v.Exchanges()) {
+			if e.Request.Type == typ {
+				last = e.Request
+				return true, ""
 			}
-			return
 		}
+		return false, "none"
+	})
+	if len(last.IANAs) != nas || len(last.IAPDs) != pds {
+		t.Errorf("the last %s has %d IA_NA and %d IA_PD, want %d and %d", typ, len(last.IANAs), len(last.IAPDs), nas, pds)
 	}
-	t.Errorf("no %s was seen", typ)
 }
 
 // startDnsmasq starts a server that leases addresses and cannot do anything else.
