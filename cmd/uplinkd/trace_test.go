@@ -225,9 +225,12 @@ func TestTraceFile(t *testing.T) {
 // tcpdump returns what tcpdump makes of a capture file.
 func tcpdump(t *testing.T, file []byte) string {
 	t.Helper()
-	cmd := exec.Command("tcpdump", "-Z", "root", "-nn", "-vv", "-r", "-")
+	cmd := exec.Command("tcpdump", "-nn", "-vv", "-r", "-")
 	cmd.Stdin = bytes.NewReader(file)
 	out, err := cmd.CombinedOutput()
+	if err != nil && strings.Contains(string(out), "Couldn't change to") {
+		t.Skip("skipped: tcpdump wants to give up root, and this user namespace has no setgroups(2)")
+	}
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
