@@ -54,11 +54,11 @@ func (p *planner) problem(path, code, format string, args ...any) {
 func (p *planner) uplink(c config.Uplink) Uplink {
 	facts := p.w.Uplinks[c.Name]
 	link, exists := p.w.Links[c.Interface]
-	u := Uplink{Name: c.Name, Interface: c.Interface, Metric: c.Metric, Present: exists, Link: exists && link.Up, DNS: facts.DNS, Search: facts.Search,
+	u := Uplink{Name: c.Name, Interface: c.Interface, Metric: c.Metric, Present: exists, Link: exists && link.Up, Told: told(facts),
 		Config: "uplink." + c.Name + " (" + place(c.Pos) + ")"}
 	u.Number = p.number(c.Name)
 	u.Table = p.cfg.TableBase + u.Number
-	for _, r := range facts.Routers {
+	for _, r := range facts.Heard.Routers {
 		if !r.Until.Over(p.w.Now) {
 			u.Gateway, u.GatewayUntil = r.Address, r.Until
 			break
@@ -202,9 +202,9 @@ func (p *planner) announce(c config.Downstream, d *Downstream) {
 		a.Prefixes = append(a.Prefixes, AnnouncedPrefix{Prefix: s.Prefix, PreferredUntil: s.PreferredUntil, ValidUntil: s.ValidUntil,
 			PreferredCap: c.RA.PreferredLifetime, ValidCap: c.RA.ValidLifetime})
 		if len(c.RA.DNS) == 0 {
-			a.DNS = appendNew(a.DNS, u.DNS)
+			a.DNS = appendNew(a.DNS, u.Told.DNS)
 		}
-		a.Search = appendNew(a.Search, u.Search)
+		a.Search = appendNew(a.Search, u.Told.DomainSearch)
 	}
 	slices.SortFunc(a.Prefixes, func(x, y AnnouncedPrefix) int { return x.Prefix.Compare(y.Prefix) })
 	records := p.records(c, a)

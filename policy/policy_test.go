@@ -15,6 +15,7 @@ import (
 	"uplinkd/internal/config"
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
@@ -72,8 +73,8 @@ func text(site Site, problems []Problem, led Ledger, now time.Time) string {
 
 func TestGolden(t *testing.T) {
 	fiber := func(now time.Time, gs ...Granted) map[string]UplinkFacts {
-		return map[string]UplinkFacts{"fiber": {Reported: true, Delegations: gs, Routers: []Router{router(now, "fe80::1")},
-			DNS: []netip.Addr{netip.MustParseAddr("2001:db8:f::53")}}}
+		return map[string]UplinkFacts{"fiber": {Reported: true, Delegations: gs, Heard: Heard{Routers: []Router{router(now, "fe80::1")}},
+			Told: pd.Info{DNS: []netip.Addr{netip.MustParseAddr("2001:db8:f::53")}}}}
 	}
 	tests := []struct {
 		name, config string
@@ -85,7 +86,7 @@ func TestGolden(t *testing.T) {
 		{name: "no-router", config: smallest, world: func(w *World) {
 			w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1100::/56", 3000, 4000))
 			f := w.Uplinks["fiber"]
-			f.Routers = nil
+			f.Heard = Heard{}
 			w.Uplinks["fiber"] = f
 		}},
 		{name: "renumbering", config: smallest, world: func(w *World) {

@@ -53,7 +53,7 @@ func anyWorld(t *rapid.T, cfg *config.Config, nested bool) World {
 	for i := range facts {
 		facts[i].Reported = true
 		if rapid.Bool().Draw(t, "router") {
-			facts[i].Routers = []Router{{Address: netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: byte(i + 1)}), Until: lifetime.Forever()}}
+			facts[i].Heard.Routers = []Router{{Address: netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: byte(i + 1)}), Until: lifetime.Forever()}}
 		}
 	}
 	for n := range 5 {

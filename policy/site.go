@@ -7,6 +7,7 @@ import (
 	"uplinkd/internal/config"
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
 )
 
 // World is the snapshot of facts that planning starts from.
@@ -21,9 +22,31 @@ type UplinkFacts struct {
 	Reported    bool      // the DHCPv6 client has a lease, has asked in vain for a while, or has no link
 	Delegations []Granted // sorted by prefix
 	Addresses   []Leased  // by IA_NA, sorted
-	Routers     []Router  // default routers from RAs, best first
-	DNS         []netip.Addr
-	Search      []string
+	Told        pd.Info   // by DHCPv6, besides bindings
+	Heard       Heard     // in RAs
+}
+
+// Heard is what routers on an uplink advertise and what still holds of it; package radv has checked and bounded it.
+type Heard struct {
+	Routers        []Router // default routers, best first
+	Managed, Other bool     // M and O flags of any router (RFC 4861 §4.2)
+	DNS            []netip.Addr
+	Search         []string
+	PREF64         []PREF64
+	CaptivePortal  string // URI (RFC 8910)
+}
+
+// PREF64 is a prefix that a NAT64 translates from (RFC 8781), of length 32, 40, 48, 56, 64 or 96.
+type PREF64 struct {
+	Prefix netip.Prefix      `json:"prefix"`
+	Until  lifetime.Deadline `json:"until"`
+}
+
+// Told is what a provider tells besides prefixes, addresses and routers, by DHCPv6 and in RAs together. Where both tell the
+// same thing, DHCPv6 comes first.
+type Told struct {
+	pd.Info
+	PREF64 []PREF64 `json:"pref64,omitempty"`
 }
 
 // Granted is a prefix that a server delegated.
@@ -80,8 +103,7 @@ type Uplink struct {
 	Gateway      netip.Addr        `json:"gateway,omitzero"`
 	GatewayUntil lifetime.Deadline `json:"gateway_until,omitzero"`
 	Delegations  []Delegation      `json:"delegations"` // sorted by prefix
-	DNS          []netip.Addr      `json:"dns,omitempty"`
-	Search       []string          `json:"search,omitempty"`
+	Told         Told              `json:"told,omitzero"`
 	Config       string            `json:"config"` // "uplink.fiber (uplinkd.toml:1)"
 }
 
@@ -130,6 +152,8 @@ type Announcement struct {
 	Prefixes       []AnnouncedPrefix `json:"prefixes"` // current ones, then stale ones; each group sorted
 	DNS            []netip.Addr      `json:"dns,omitempty"`
 	Search         []string          `json:"search,omitempty"`
+	PREF64         []PREF64          `json:"pref64,omitempty"`
+	CaptivePortal  string            `json:"captive_portal,omitempty"`
 }
 
 // AnnouncedPrefix is one Prefix Information option. Caps bound what is sent: min(cap, what is left of the deadline).
@@ -180,11 +204,13 @@ type Event struct {
 	Valid     uint32       `json:"valid,omitempty"`     // seconds left
 	Subnets   []Subnet     `json:"subnets,omitempty"`   // of the delegation, one per downstream
 	Gateway   netip.Addr   `json:"gateway,omitzero"`
+	Told      *Told        `json:"told,omitempty"` // by the uplink's provider, as of now; nil when it is not there any more
 }
 
 // Event kinds, in the order in which one change of the site reports them.
 const (
 	UplinkUp         = "uplink.up"
+	UplinkInformed   = "uplink.informed"   // what the provider tells besides prefixes (Told) is another
 	PrefixNew        = "prefix.new"        // a delegation is in use for the first time
 	PrefixRestored   = "prefix.restored"   // a deprecated or lost one is preferred again
 	PrefixChanged    = "prefix.changed"    // renumbering: Prefix came while OldPrefix was deprecated or lost; besides new and lost

@@ -124,7 +124,7 @@ func TestHookTestTellsWhatTheDaemonTells(t *testing.T) {
 		return slices.Sorted(maps.Keys(all))
 	}
 	var inv invention
-	inv.uplink, inv.gateway, inv.valid, inv.preferred = "fiber", scenes()["ok"].facts["fiber"].Routers[0].Address, 2*time.Hour, time.Hour
+	inv.uplink, inv.gateway, inv.valid, inv.preferred = "fiber", scenes()["ok"].facts["fiber"].Heard.Routers[0].Address, 2*time.Hour, time.Hour
 	tested := inv.item(cfg, "prefix.new", night)
 
 	// What the daemon makes of the same site, on its own way to the hooks.

@@ -156,7 +156,7 @@ func settled(t *testing.T, ns *netlab.NS, config string) *engine.Snapshot {
 	}
 	g := scenes()["forever"].facts["fiber"].Delegations[0]
 	e.Client("fiber", boundClient(g), true)
-	e.Routers("fiber", []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: g.ValidUntil}})
+	e.Heard("fiber", policy.Heard{Routers: []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: g.ValidUntil}}})
 	ok := soon(func() bool {
 		s := e.Snapshot()
 		return s.Ready && len(s.Wanted.Addresses) == 1 && s.Site.Uplinks[0].Up

@@ -80,42 +80,42 @@ func boundClient(g ...policy.Granted) engine.ClientStatus {
 }
 
 func scenes() map[string]scene {
-	router := []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: at(29 * time.Minute)}}
+	heard := policy.Heard{Routers: []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: at(29 * time.Minute)}}}
 	first, second := delegation("2001:db8:100::/56", 52*time.Minute, 72*time.Minute), delegation("2001:db8:2200::/56", -time.Minute, 12*time.Minute)
 	dns := []netip.Addr{netip.MustParseAddr("2001:db8:ffff::53"), netip.MustParseAddr("2001:db8:ffff::54")}
 	hour := night.Add(-time.Hour)
 	soon := night.Add(8 * time.Second)
 	return map[string]scene{
 		"ok": {config: smallConfig, links: []string{"wan0", "lan0"}, ready: true,
-			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Routers: router, DNS: dns}},
+			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Heard: heard, Told: pd.Info{DNS: dns}}},
 			clients: map[string]engine.ClientStatus{"fiber": boundClient(first)},
 			hooks:   []ctl.HookStatus{{Name: "ddns", OK: true, Runs: 3, LastRun: &hour}}},
 		"renumbering": {config: largeConfig, links: []string{"wan0", "lan0", "guest0"}, ready: true,
-			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first, second}, Routers: router, DNS: dns,
-				Search: []string{"example.net"}}, "cable": {Reported: true}},
+			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first, second}, Heard: heard, Told: pd.Info{DNS: dns,
+				DomainSearch: []string{"example.net"}}}, "cable": {Reported: true}},
 			clients: map[string]engine.ClientStatus{"fiber": boundClient(first, second), "cable": {State: "waiting for link", Since: hour}},
 			ledger: policy.Ledger{Announced: map[string][]policy.AnnouncedRecord{"lan": {{Prefix: netip.MustParsePrefix("2001:db8:99::/64"),
 				Until: at(time.Hour)}}}},
 			hooks: []ctl.HookStatus{{Name: "ddns", Runs: 7, Failures: 3, LastRun: &hour, NextTry: &soon, Waiting: 2,
 				Error: "run /etc/uplinkd/hooks/ddns prefix.new: exit status 1"}, {Name: "log", OK: true}}},
 		"no-prefix": {config: smallConfig, links: []string{"wan0", "lan0"}, ready: true,
-			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Routers: router}},
+			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Heard: heard}},
 			clients: map[string]engine.ClientStatus{"fiber": {State: "soliciting", Since: night.Add(-4*time.Minute - 12*time.Second), Reported: true,
 				Failure: "server 00:03:00:01:02:00:00:00:00:01 offers nothing: NoPrefixAvail: your contract\x1b[2J has no IPv6\u202e" + strings.Repeat(" really", 12)}},
 			more: []policy.Problem{{Path: "uplink.fiber", Code: "no-prefix", Message: "Solicit: NoPrefixAvail"}}},
 		"released": {config: smallConfig, links: []string{"wan0", "lan0"}, ready: true,
-			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Routers: router}},
+			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Heard: heard}},
 			clients: map[string]engine.ClientStatus{"fiber": {State: pd.StateReleased, Since: night.Add(-3 * time.Minute), Reported: true}},
 			hooks:   []ctl.HookStatus{{Name: "ddns", OK: true, Runs: 1, LastRun: &hour, Waiting: 1}}},
 		"too-large": {config: smallConfig + "subnet = 300\n", links: []string{"wan0", "lan0"}, ready: true,
-			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Routers: router}},
+			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Heard: heard}},
 			clients: map[string]engine.ClientStatus{"fiber": boundClient(first)}},
 		"starting": {config: smallConfig, links: nil,
 			facts: map[string]policy.UplinkFacts{}, clients: map[string]engine.ClientStatus{"fiber": {State: "starting"}},
 			waiting: []kernel.Op{{Verb: kernel.Delete, Row: kernel.Address{Dev: "lan0", Prefix: netip.MustParsePrefix("2001:db8:3::1/64")}}},
 			more:    []policy.Problem{{Path: "kernel", Code: "read-failed", Message: "read routes: operation not permitted"}}},
 		"forever": {config: smallConfig, links: []string{"wan0", "lan0"}, ready: true,
-			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Routers: []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: lifetime.Forever()}},
+			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Heard: policy.Heard{Routers: []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: lifetime.Forever()}}},
 				Delegations: []policy.Granted{{Prefix: netip.MustParsePrefix("2001:db8:100::/56"), PreferredUntil: lifetime.Forever(), ValidUntil: lifetime.Forever()}}}},
 			clients: map[string]engine.ClientStatus{"fiber": {State: "bound", Since: night.Add(-50 * time.Hour)}}},
 	}

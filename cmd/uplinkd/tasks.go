@@ -158,7 +158,7 @@ func (t *tasks) startUplink(u config.Uplink) *uplinkTask {
 	})
 	var router netip.Addr // the listener calls from one goroutine
 	task.listener = radv.NewListener(u.Name, func(f radv.Facts) {
-		t.engine.Routers(u.Name, f.Routers)
+		t.engine.Heard(u.Name, f.Heard)
 		if len(f.Routers) == 0 {
 			return
 		}

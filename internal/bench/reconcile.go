@@ -17,6 +17,7 @@ import (
 	"uplinkd/internal/lifetime"
 	"uplinkd/internal/netlab"
 	"uplinkd/pd"
+	"uplinkd/policy"
 )
 
 const smallest = "[uplink.fiber]\ninterface = \"wan0\"\n[downstream.lan]\ninterface = \"lan0\"\n"
@@ -85,7 +86,7 @@ func reconcileWith(ctx context.Context, delegations, n int) ([]string, error) {
 	for range n {
 		kern.reading.Store(0)
 		began := time.Now()
-		e.Routers("fiber", nil) // any news of an uplink is a reason to look, also none
+		e.Heard("fiber", policy.Heard{}) // any news of an uplink is a reason to look, also none
 		if err := steps.next(); err != nil {
 			return nil, err
 		}

@@ -38,6 +38,7 @@ type Uplink struct {
 	Name      string
 	Interface string
 	Metric    uint32 // of its default routes; lower wins; default 1000, 1 … 4294967294: ahead of the kernel's RA routes (1024) and not equal to them, which main could not hold twice
+	Profile   string // profile: name of a set of defaults for dhcpv6.*, made for one provider; "": none. Keys in the file win
 	DHCPv6    DHCPv6
 	Pos       Position
 }
@@ -53,6 +54,10 @@ type DHCPv6 struct {
 	Delay       bool          // dhcpv6.delay, default true: random delay of up to 1 s before the first Solicit (RFC 9915 §18.2.1, SHOULD)
 	ReportAfter time.Duration // dhcpv6.report_after, default 15s: an uplink that has not answered by then no longer holds back the removal of what belongs to nobody
 	Prefer      string        // dhcpv6.prefer: "preference" (default), "largest" or "hint": how to choose among servers
+	Start       StartMode     // dhcpv6.start, default "link": when to begin
+	DUID        string        // dhcpv6.duid, default "auto": the router's own, shared by all uplinks; "llt", "ll", "uuid", "en:32473": one of that kind for this uplink, made once and kept; "0x0003…": these octets
+	IAID        *uint32       // dhcpv6.iaid: of the first IA_PD and of the IA_NA; nil: what was imported, else derived from the uplink's name
+	Auth        []byte        // dhcpv6.auth: content of an Authentication option (§21.11) to send in every message; nil: none
 	Request     []uint16      // dhcpv6.request: further option codes to ask for, 1 … 65535, not those that clients must not name (§21.7)
 	Options     []RawOption   // dhcpv6.options: options to send as they are
 	UserClass   [][]byte      // dhcpv6.user_class: strings, or "0x…" for octets
@@ -66,7 +71,19 @@ type PrefixWish struct {
 	Length   uint8        // length: hint, 0 (none) or 1 … 64
 	Prefix   netip.Prefix // prefix: hint; zero: the one held before
 	Min, Max uint8        // min, max: lengths to accept, 0: any
+	IAID     *uint32      // iaid; nil: as for DHCPv6.IAID, derived also from the place in the list
 }
+
+// StartMode says what must have been heard before DHCPv6 begins on an uplink (RFC 7084 WPD-4 leaves open what to do
+// without RAs). It matters once per link: what has begun goes on.
+type StartMode string
+
+// The start modes.
+const (
+	StartLink StartMode = "link"  // nothing
+	StartRA   StartMode = "ra"    // any router advertisement
+	StartRAMO StartMode = "ra-mo" // one with the M or O flag, or a prefix with the P flag (RFC 9762)
+)
 
 // AddressMode says whether to ask for an IA_NA.
 type AddressMode string

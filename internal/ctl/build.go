@@ -46,7 +46,7 @@ func uplink(u policy.Uplink, c engine.ClientStatus, now time.Time) Uplink {
 
 func siteUplink(u policy.Uplink, now time.Time) Uplink {
 	out := Uplink{Name: u.Name, Interface: u.Interface, Up: u.Up, Reason: u.Reason, Table: u.Table, Metric: u.Metric, Gateway: u.Gateway,
-		Delegations: []Delegation{}, DNS: u.DNS, Search: u.Search, Config: u.Config}
+		Delegations: []Delegation{}, DNS: u.Told.DNS, Search: u.Told.DomainSearch, Config: u.Config}
 	if u.Gateway.IsValid() {
 		out.GatewayLeft = new(LifetimeAt(u.GatewayUntil, now))
 	}

@@ -32,7 +32,7 @@ func planned(t *testing.T, delegations ...policy.Granted) *engine.Snapshot {
 	w := policy.World{Now: now, Links: map[string]kernel.Link{
 		"wan0": {Name: "wan0", Index: 1, Up: true, Carrier: true}, "lan0": {Name: "lan0", Index: 2, Up: true, Carrier: true}},
 		Uplinks: map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: delegations,
-			Routers: []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: in(29 * time.Minute)}}}}}
+			Heard: policy.Heard{Routers: []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: in(29 * time.Minute)}}}}}}
 	site, problems, _ := policy.Plan(cfg, w, policy.Ledger{})
 	lease := pd.Lease{ServerID: "\x00\x03\x00\x01\x02\x00\x00\x00\x00\x01", Received: now.Add(-time.Hour), T1: in(30 * time.Minute), T2: in(time.Hour)}
 	for _, g := range delegations {

@@ -85,7 +85,7 @@ func (x *Explanation) uplink(u policy.Uplink, c engine.ClientStatus, now time.Ti
 	if u.Gateway == x.Address {
 		x.role("the next hop of uplink " + u.Name + ", from its router advertisement on " + u.Interface)
 	}
-	if slices.Contains(u.DNS, x.Address) {
+	if slices.Contains(u.Told.DNS, x.Address) {
 		x.role("a name server that uplink " + u.Name + " offers")
 	}
 	for i, g := range u.Delegations {

@@ -228,7 +228,7 @@ func (e *Engine) adopt(ctx context.Context) {
 		for _, r := range state.Routes {
 			if r.Table == u.Table && r.Type == kernel.Unicast && r.Dst.Bits() == 0 && r.Dev == u.Interface && r.Gateway.Is6() {
 				f := e.world.Uplinks[u.Name]
-				f.Routers = append(f.Routers, policy.Router{Address: r.Gateway, Until: untilFrom(e.world.Now, adoption)})
+				f.Heard.Routers = append(f.Heard.Routers, policy.Router{Address: r.Gateway, Until: untilFrom(e.world.Now, adoption)})
 				e.world.Uplinks[u.Name] = f
 			}
 		}

@@ -107,18 +107,18 @@ func (e *Engine) grant(uplink string, l pd.Lease, reported bool) {
 	for _, a := range l.Addresses {
 		f.Addresses = append(f.Addresses, policy.Leased{Address: a.Address, PreferredUntil: a.PreferredUntil, ValidUntil: a.ValidUntil})
 	}
-	f.DNS, f.Search = l.DNS, l.DomainSearch
+	f.Told = l.Info
 	e.world.Uplinks[uplink] = f
 }
 
-// Routers takes in the default routers of an uplink, best first.
-func (e *Engine) Routers(uplink string, routers []policy.Router) {
+// Heard takes in what the routers of an uplink advertise.
+func (e *Engine) Heard(uplink string, h policy.Heard) {
 	e.send(func(e *Engine) bool {
 		if !e.has(uplink) {
 			return false
 		}
 		f := e.world.Uplinks[uplink]
-		f.Routers = slices.Clone(routers)
+		f.Heard = h
 		e.world.Uplinks[uplink] = f
 		return true
 	})

@@ -176,7 +176,7 @@ func (e *Engine) salvage(state kernel.State) {
 			continue
 		}
 		u := e.shown.Uplinks[i]
-		l := pd.Lease{Info: pd.Info{DNS: u.DNS, DomainSearch: u.Search}}
+		l := pd.Lease{Info: u.Told.Info}
 		for _, g := range u.Delegations {
 			p := pd.LeasedPrefix{Prefix: g.Prefix, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil}
 			for _, a := range state.Addresses {

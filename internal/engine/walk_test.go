@@ -109,7 +109,7 @@ func (w walker) visit(p place) string {
 		if r := p.routers[u.Name]; r != "" {
 			routers = []policy.Router{{Address: netip.MustParseAddr(r), Until: lifetime.Forever()}}
 		}
-		w.e.Routers(u.Name, routers)
+		w.e.Heard(u.Name, policy.Heard{Routers: routers})
 		w.e.Client(u.Name, ClientStatus{State: "bound", Reported: true, Lease: lease(p.leases[u.Name])}, true)
 	}
 	if err := w.e.Reload(w.t.Context(), cfg); err != nil { // also waits until the facts before it have been acted on

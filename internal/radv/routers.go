@@ -15,12 +15,9 @@ const maxRouters = 8
 
 // Facts is what router advertisements say about an uplink.
 type Facts struct {
-	Uplink         string
-	Routers        []policy.Router // default routers, best first; see ranked
-	Managed, Other bool            // M and O flags of any router (RFC 4861 §4.2)
-	Prefixes       []Prefix        // sorted by prefix
-	DNS            []netip.Addr    // of the best router first; no link-local ones
-	Search         []string
+	Uplink       string
+	policy.Heard          // routers as in ranked; DNS of the best router first, no link-local ones
+	Prefixes     []Prefix // sorted by prefix
 }
 
 // Prefix is a Prefix Information option of a router.
