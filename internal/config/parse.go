@@ -21,8 +21,9 @@ type File struct {
 const (
 	MaxFileSize = 1 << 20 // bytes of one file
 
-	// MaxUplinks leaves each uplink a number u of two digits: tables and priorities are base+u.
-	MaxUplinks = 99
+	// MaxUplinks bounds the number u of an uplink: tables and priorities are base+u, and the default bases, 9000, 10000
+	// and 19999, lie at least 999 apart.
+	MaxUplinks = 512
 
 	// maxSections bounds downstreams and hooks; downstreams are compared in pairs.
 	maxSections = 1000
@@ -328,11 +329,11 @@ func runDir(v value) (string, bool) {
 	return dir, ok
 }
 
-// tableBase keeps the tables base … base+MaxUplinks clear of those that the kernel and iproute2 name: 252 (compat) to 255 (local).
+// tableBase keeps the tables base+1 … base+MaxUplinks clear of those that the kernel and iproute2 name: 252 (compat) to 255 (local).
 func tableBase(v value) (uint32, bool) {
 	base, ok := integer[uint32](1, math.MaxUint32-MaxUplinks)(v)
-	if ok && base <= 255 && base+MaxUplinks >= 252 {
-		return 0, v.bad("tables %d to %d collide with the system's tables 252 to 255; use a base below %d or above 255", base, base+MaxUplinks, 252-MaxUplinks)
+	if ok && base <= 255 {
+		return 0, v.bad("tables %d to %d collide with the system's tables 252 to 255; use a base above 255", base, base+MaxUplinks)
 	}
 	return base, ok
 }

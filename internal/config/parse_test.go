@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -71,8 +72,8 @@ table_base = 5000
 [rules]
 main = 1
 oif = 100
-from = 300
-strict = 500
+from = 700
+strict = 1300
 [uplink."dsl.7"]
 interface = "ppp0"
 metric = 0x10
@@ -120,7 +121,7 @@ ra.mtu = 1280
 	}
 	want := &Config{
 		StateDir: "/srv/state", RunDir: "/srv/run", TableBase: 5000,
-		RuleBase: RuleBase{Main: 1, OIF: 100, From: 300, Strict: 500},
+		RuleBase: RuleBase{Main: 1, OIF: 100, From: 700, Strict: 1300},
 		Uplinks: []Uplink{
 			{Name: "dsl.7", Interface: "ppp0", Metric: 16, DHCPv6: DHCPv6{
 				Prefixes: []PrefixWish{{Length: 48}}, Address: AddressNever, Release: true, ReportAfter: time.Minute, Prefer: "largest",
@@ -231,11 +232,10 @@ func TestNoFiles(t *testing.T) {
 func TestTooManyUplinks(t *testing.T) {
 	var b strings.Builder
 	for i := range MaxUplinks + 1 {
-		name := string(rune('a'+i/26)) + string(rune('a'+i%26))
-		b.WriteString("[uplink." + name + "]\ninterface = \"" + name + "\"\n")
+		fmt.Fprintf(&b, "[uplink.u%03d]\ninterface = \"u%03d\"\n", i, i)
 	}
 	_, err := Parse(File{"uplinkd.toml", []byte(b.String())})
-	if want := "uplinkd.toml:199:1: uplink: 100 sections; at most 99 are supported"; err == nil || err.Error() != want {
+	if want := "uplinkd.toml:1025:1: uplink: 513 sections; at most 512 are supported"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
