@@ -39,14 +39,15 @@ func clipped[T any](s []T, most int) []T { return slices.Clone(s[:min(len(s), mo
 func (m *Machine) bind(now time.Time, msg Message, a answer, kept []binding, cause Cause) {
 	m.notePartial(msg.ServerID, a)
 	l := Lease{
-		ServerID: msg.ServerID,
-		Received: now,
-		T1:       lifetime.Forever(),
-		T2:       lifetime.Forever(),
-		Info:     msg.Info.bounded(),
-		SolMaxRT: m.lease.SolMaxRT,
-		InfMaxRT: m.lease.InfMaxRT,
-		Reconf:   m.lease.Reconf,
+		ServerID:      msg.ServerID,
+		Received:      now,
+		T1:            lifetime.Forever(),
+		T2:            lifetime.Forever(),
+		Info:          msg.Info.bounded(),
+		SolMaxRT:      m.lease.SolMaxRT,
+		InfMaxRT:      m.lease.InfMaxRT,
+		Reconf:        m.lease.Reconf,
+		IgnoresRebind: m.lease.IgnoresRebind,
 	}
 	var bs []binding
 	for _, v := range a {
@@ -91,7 +92,7 @@ func (m *Machine) rest(now time.Time) {
 func (m *Machine) scheduleMissing(now time.Time) {
 	m.wantAt = time.Time{}
 	if !m.missing() {
-		m.wantPause = 0
+		m.wantPause, m.recovery = 0, pauses{}
 		return
 	}
 	m.wantPause = min(max(time.Minute, 2*m.wantPause), time.Hour)
@@ -119,11 +120,17 @@ func (m *Machine) setLease(l Lease, cause Cause) {
 
 // unbound is l without bindings: what a server told without them stays, and so does what was learned about servers.
 func (l Lease) unbound() Lease {
-	left := Lease{SolMaxRT: l.SolMaxRT, InfMaxRT: l.InfMaxRT, Previous: l.Previous}
+	left := l.ofServers()
+	left.Previous = l.Previous
 	if !l.InfoUntil.IsZero() {
 		left.ServerID, left.Received, left.Info, left.InfoUntil, left.Reconf = l.ServerID, l.Received, l.Info, l.InfoUntil, l.Reconf
 	}
 	return left
+}
+
+// ofServers is what was learned about servers and outlives their bindings.
+func (l Lease) ofServers() Lease {
+	return Lease{SolMaxRT: l.SolMaxRT, InfMaxRT: l.InfMaxRT, IgnoresRebind: l.IgnoresRebind}
 }
 
 func (m *Machine) report(cause Cause) {
@@ -135,10 +142,11 @@ func (m *Machine) report(cause Cause) {
 type learned struct {
 	sol, inf, replay uint64
 	key              string
+	ignoresRebind    DUID
 }
 
 func (l Lease) learned() learned {
-	n := learned{sol: uint64(l.SolMaxRT), inf: uint64(l.InfMaxRT)}
+	n := learned{sol: uint64(l.SolMaxRT), inf: uint64(l.InfMaxRT), ignoresRebind: l.IgnoresRebind}
 	if l.Reconf != nil {
 		n.replay, n.key = l.Reconf.Replay, string(l.Reconf.Key)
 	}

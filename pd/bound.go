@@ -80,6 +80,7 @@ func (m *Machine) startRebind(now time.Time) {
 
 // extended takes in a Reply to a Renew, Rebind or Confirm.
 func (m *Machine) extended(now time.Time, msg Message) {
+	m.hears(msg.ServerID)
 	if m.x.typ == Confirm {
 		m.confirmed(now, msg)
 		return
@@ -124,7 +125,7 @@ func (m *Machine) conclude(now time.Time, msg Message, a answer) {
 	kept := a.unlisted(m.lease.bindings())
 	if a.grants() {
 		m.bind(now, msg, a, kept, cause)
-		if a.has(NoBinding) {
+		if m.recovers(now, a) {
 			m.startRequest(now, msg.ServerID, target{bindings: m.lease.bindings(), again: true, unknown: a.unknown(), partial: true})
 		}
 		return
@@ -139,13 +140,36 @@ func (m *Machine) conclude(now time.Time, msg Message, a answer) {
 	switch {
 	case len(kept) == 0:
 		m.startSolicit(now)
-	case a.has(NoBinding):
+	case m.recovers(now, a):
 		// The leases stay in use until they are replaced or over. It ends this exchange, so it happens once;
 		// if the Request fails as well, discovery begins, with its growing pauses.
 		m.offers = nil
 		m.startRequest(now, msg.ServerID, target{bindings: kept, again: true, unknown: a.unknown()})
 	}
 	// Otherwise the lease stands and the message is repeated when its time comes.
+}
+
+// recovers reports whether a Request has to follow a, because it says NoBinding (§18.2.10.1): for an IA of which something
+// is held always, since it ends otherwise; for the others from time to time, since it is asked of a server that may say so
+// upon every Renew.
+func (m *Machine) recovers(now time.Time, a answer) bool {
+	unknown := a.unknown()
+	return slices.ContainsFunc(unknown, m.lease.holds) || len(unknown) > 0 && m.recovery.due(now)
+}
+
+// pauses spread what may be in vain: they double from a minute to an hour. The zero value allows it at once.
+type pauses struct {
+	next  time.Time
+	pause time.Duration
+}
+
+func (p *pauses) due(now time.Time) bool {
+	if now.Before(p.next) {
+		return false
+	}
+	p.pause = min(max(time.Minute, 2*p.pause), time.Hour)
+	p.next = now.Add(p.pause)
+	return true
 }
 
 // grants reports whether any IA is granted something.

@@ -22,6 +22,10 @@ type Lease struct {
 	InfMaxRT  uint32            `json:"inf_max_rt,omitempty"`
 	Previous  []netip.Prefix    `json:"previous,omitempty"` // held last, when Prefixes is empty: the hint of the next Solicit
 	Reconf    *ReconfKey        `json:"reconf,omitempty"`   // Reconfigure Key Authentication Protocol (§20.4)
+
+	// IgnoresRebind is the server that has left Rebind or Confirm unanswered and a Renew after it not
+	// (https://github.com/NetworkConfiguration/dhcpcd/issues/35). Kept when bindings are gone.
+	IgnoresRebind DUID `json:"ignores_rebind,omitempty"`
 }
 
 // ReconfKey is what a server has given for authenticating its Reconfigure messages, and the replay value seen last from

@@ -71,11 +71,45 @@ func (m *Machine) verify(now time.Time) {
 // addresses by a Confirm (§18.2.3), which has to be delayed.
 func (m *Machine) confirm(now time.Time) {
 	m.verified, m.suspectAt = now, time.Time{}
+	t, delay := confirmTiming, m.randomDelay(cnfMaxDelay)
 	if len(m.lease.Prefixes) > 0 {
-		m.start(confirming, verifyTiming, now.Add(m.firstDelay(cnfMaxDelay)), "")
-		return
+		t, delay = verifyTiming, m.firstDelay(cnfMaxDelay)
 	}
-	m.start(confirming, confirmTiming, now.Add(m.randomDelay(cnfMaxDelay)), "")
+	if m.lease.IgnoresRebind != "" && m.lease.IgnoresRebind == m.lease.ServerID {
+		t.mrc = vainRebinds
+	}
+	m.start(confirming, t, now.Add(delay), "")
+}
+
+// vainRebinds are the messages to a server that is known not to answer them. There may be another one by now.
+const vainRebinds = 2
+
+// unconfirmed goes on with the lease when no server has answered (§18.2.3): with the last known lifetimes; T1 and T2 go on.
+func (m *Machine) unconfirmed(now time.Time) {
+	x := &m.x
+	if !x.reported {
+		waited := fmt.Sprint("in ", cnfMaxRD)
+		if x.mrc > 0 {
+			waited = fmt.Sprintf("%d messages, and server %v did not before", x.sent, m.lease.IgnoresRebind)
+		}
+		m.failed(x, fmt.Sprintf("no server has answered %s, keeping the lease as it is", waited))
+	}
+	if len(x.refusals) == 0 {
+		m.silent = m.lease.ServerID
+	}
+	m.rest(now)
+}
+
+// hears keeps what a Reply to a Renew, Rebind or Confirm says about whom server answers: silence alone may have been that
+// of the link.
+func (m *Machine) hears(server DUID) {
+	switch {
+	case m.x.typ != Renew && server == m.lease.IgnoresRebind:
+		m.lease.IgnoresRebind = "" // reported at the end of the step
+	case m.x.typ == Renew && server == m.silent:
+		m.lease.IgnoresRebind = server
+	}
+	m.silent = ""
 }
 
 // firstDelay is the random delay before the first message on a link; it keeps hosts from speaking up all at once after a

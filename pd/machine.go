@@ -85,6 +85,8 @@ type Machine struct {
 	sends    window
 	failures int // rounds of discovery that ended without a lease since the last one that gave one
 	declines declines
+	silent   DUID   // server of the lease, since its verification was not answered
+	recovery pauses // between Requests after NoBinding for IAs that hold nothing
 
 	wantAt    time.Time     // bound: when to ask for the IAs that the lease lacks; zero if it lacks none
 	wantPause time.Duration // the pause that led to it

@@ -16,7 +16,7 @@ func (m *Machine) release(now time.Time) {
 	m.previous, m.offers, m.failures = nil, nil, 0
 	m.suspectAt, m.inf = time.Time{}, exchange{xid: m.inf.xid}
 	if l := m.lease; l.Held() || !l.InfoUntil.IsZero() || len(l.Previous) > 0 {
-		m.setLease(Lease{SolMaxRT: l.SolMaxRT, InfMaxRT: l.InfMaxRT}, CauseReleased)
+		m.setLease(l.ofServers(), CauseReleased)
 	}
 	if !linked || len(m.target.bindings) == 0 || !server.Valid() {
 		m.released()

@@ -13,7 +13,7 @@ import (
 // gone back in time since; then what was left when the lease was received is left. Nothing on disk is trusted.
 func (m *Machine) restore(saved Lease, now time.Time) {
 	rebased := rebase(saved.Received, now)
-	l := Lease{SolMaxRT: inRange(saved.SolMaxRT), InfMaxRT: inRange(saved.InfMaxRT)}
+	l := Lease{SolMaxRT: inRange(saved.SolMaxRT), InfMaxRT: inRange(saved.InfMaxRT), IgnoresRebind: validID(saved.IgnoresRebind)}
 	var ours, others []binding
 	for _, b := range saved.bindings() {
 		if !delegable(b.Prefix) || !m.cfg.accepts(b.ia(), b.Prefix.Bits()) && slices.Contains(m.cfg.wanted(), b.ia()) {

@@ -126,10 +126,7 @@ func (m *Machine) unanswered(now time.Time) {
 		}
 		m.requestNext(now)
 	case confirming:
-		if !x.reported {
-			m.failed(x, fmt.Sprintf("no server has answered in %v, keeping the lease as it is", cnfMaxRD))
-		}
-		m.rest(now) // §18.2.3: with the last known lifetimes; T1 and T2 go on
+		m.unconfirmed(now)
 	case releasing:
 		m.released()
 	case declining:

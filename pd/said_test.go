@@ -106,6 +106,9 @@ func leaseText(l Lease) string {
 	if l.InfMaxRT != 0 {
 		s += fmt.Sprintf(" infmax=%d", l.InfMaxRT)
 	}
+	if l.IgnoresRebind != "" {
+		s += " ignores-rebind=" + string(l.IgnoresRebind[4:])
+	}
 	for _, p := range l.Previous {
 		s += fmt.Sprintf(" previous=%v", p)
 	}

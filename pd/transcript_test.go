@@ -305,6 +305,8 @@ func (c *conversation) lease(words []string) Lease {
 			l.InfMaxRT = c.number(v)
 		case "dns":
 			l.DNS = append(l.DNS, netip.MustParseAddr(v))
+		case "ignores-rebind":
+			l.IgnoresRebind = serverID(v)
 		case "info-until":
 			l.InfoUntil = until(v)
 		case "previous":
