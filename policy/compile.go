@@ -22,7 +22,7 @@ const metricOnLink = 256
 // Compile turns a site into the kernel rows that make it true. Rows on an interface that is missing or down are left
 // out: the kernel would refuse or drop them, and they are planned again when it is back.
 func Compile(s Site) kernel.State {
-	c := compiler{site: s}
+	c := compiler{site: s, metrics: map[uint32]bool{}}
 	if len(s.Uplinks) > 0 {
 		c.common()
 	}
@@ -39,8 +39,9 @@ func Compile(s Site) kernel.State {
 }
 
 type compiler struct {
-	site  Site
-	state kernel.State
+	site    Site
+	state   kernel.State
+	metrics map[uint32]bool // of default routes in main
 }
 
 func (c *compiler) common() {
@@ -83,9 +84,10 @@ func (c *compiler) uplink(u Uplink) {
 	next := kernel.Route{Table: u.Table, Dst: anywhere6, Metric: u.Metric, Type: kernel.Unicast, Gateway: u.Gateway, Dev: u.Interface, Reason: why}
 	c.route(next)
 	next.Table, next.Reason.Rule = kernel.TableMain, "the router's own traffic before it has chosen a source"
-	for slices.ContainsFunc(c.state.Routes, func(r kernel.Route) bool { return r.Compare(next) == 0 }) {
+	for c.metrics[next.Metric] {
 		next.Metric++ // two uplinks of one metric: the first in the config is preferred
 	}
+	c.metrics[next.Metric] = true
 	c.route(next)
 }
 
