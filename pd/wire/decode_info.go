@@ -114,42 +114,13 @@ func (d *decoder) ntpName(code dhcpv6.OptionCode, b []byte) {
 	}
 }
 
-// noPortal is what a network says that has no captive portal (RFC 8910 §2).
-const noPortal = "urn:ietf:params:capport:unrestricted"
-
 func (d *decoder) captivePortal(code dhcpv6.OptionCode, b []byte) {
-	if len(b) > maxURI {
-		d.fault("%s dropped: %d octets, want at most %d", name(code), len(b), maxURI)
+	uri, err := pd.PortalURI(strings.TrimSuffix(string(b), "\x00")) // some servers send a C string
+	if err != nil {
+		d.fault("%s dropped: %v", name(code), err)
 		return
 	}
-	uri := strings.TrimSuffix(string(b), "\x00") // some servers send a C string
-	switch why := badURI(uri); {
-	case uri == noPortal:
-	case why != "":
-		d.fault("%s dropped: %s", name(code), why)
-	default:
-		d.m.CaptivePortal = uri
-	}
-}
-
-// badURI says what is wrong with the URI of a captive portal, "" if nothing is. It may contain what RFC 3986 §2 allows
-// and nothing else: no space, quotation mark, bracket or control character gets as far as a hook or a log.
-func badURI(uri string) string {
-	rest := uri
-	if i := strings.Index(uri, "://"); i >= 0 && (strings.EqualFold(uri[:i], "http") || strings.EqualFold(uri[:i], "https")) {
-		rest = uri[i+len("://"):]
-	} else {
-		return "neither http nor https"
-	}
-	if rest == "" || strings.ContainsRune("/?#", rune(rest[0])) {
-		return "no host"
-	}
-	if strings.ContainsFunc(uri, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune("-._~:/?#[]@!$&'()*+,;=%", r)
-	}) {
-		return "a character that is not allowed in a URI"
-	}
-	return ""
+	d.m.CaptivePortal = uri
 }
 
 // s46 keeps a container of RFC 7598 as it is.

@@ -68,13 +68,13 @@ func checkTexts(t *testing.T, m pd.Message) {
 	}
 	if len(m.NTP) > maxServers || len(m.NTPNames) > maxServers || len(m.SNTP) > maxServers || len(m.S46) > maxS46 ||
 		size(m.S46) > maxRaw || len(m.Unknown) > maxUnknown || size(m.Unknown) > maxRaw ||
-		len(m.UserClass) > maxClasses || len(m.VendorClass) > maxClasses || len(m.CaptivePortal) > maxURI {
+		len(m.UserClass) > maxClasses || len(m.VendorClass) > maxClasses || len(m.CaptivePortal) > pd.MaxURI {
 		t.Fatalf("unbounded: %+v", m)
 	}
 	for _, s := range slices.Concat(m.DomainSearch, m.NTPNames, []string{m.AFTR}) {
 		checkPrintable(t, s, maxNameLen)
 	}
-	checkPrintable(t, m.CaptivePortal, maxURI)
+	checkPrintable(t, m.CaptivePortal, pd.MaxURI)
 	for _, s := range m.Faults {
 		checkPrintable(t, s, maxFaultLen)
 	}

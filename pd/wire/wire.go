@@ -31,7 +31,6 @@ const (
 	maxS46         = 8    // containers
 	maxUnknown     = 32   // options
 	maxRaw         = 4096 // octets of containers, and as many of unknown options
-	maxURI         = 2048
 	maxAuthInfo    = 1024
 	maxClasses     = 16     // entries of a class option, and Vendor Class options
 	maxElapsed     = 0xffff // hundredths of a second (RFC 9915 §21.9)
