@@ -32,7 +32,7 @@ const (
 	refreshMargin = 10 * time.Second // a refresh does not wait when a published deadline is as close as this
 )
 
-// Listener learns default routers and DNS servers on one uplink. Create it with NewListener.
+// Listener learns what routers advertise on one uplink. Create it with NewListener.
 type Listener struct {
 	uplink  string
 	observe func(Facts)
@@ -158,6 +158,7 @@ func (l *Listener) haveRouter() bool {
 // when there is no news.
 func (l *Listener) publish(now time.Time) time.Time {
 	facts := l.table.facts(l.uplink)
+	facts.Interface = l.link.Index
 	at := l.changes.ready(now)
 	switch facts.compare(l.published) {
 	case nothing:
@@ -181,6 +182,11 @@ func (f Facts) nearEnd(now time.Time) bool {
 	soon := now.Add(refreshMargin)
 	for _, r := range f.Routers {
 		if r.Until.Over(soon) {
+			return true
+		}
+	}
+	for _, p := range f.PREF64 {
+		if p.Until.Over(soon) {
 			return true
 		}
 	}

@@ -1,26 +1,31 @@
 package radv
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
 )
 
-// ICMPv6 types and option types that are read (RFC 4861, RFC 8106).
+// ICMPv6 types and option types that are read (RFC 4861, RFC 8106, RFC 8910, RFC 8781).
 const (
 	typeSolicitation  = 133
 	typeAdvertisement = 134
 
-	optionSourceLink = 1
-	optionPrefix     = 3
-	optionRDNSS      = 25
-	optionDNSSL      = 31
+	optionSourceLink    = 1
+	optionPrefix        = 3
+	optionRDNSS         = 25
+	optionDNSSL         = 31
+	optionCaptivePortal = 37
+	optionPREF64        = 38
 )
 
 // Bounds of what is kept of one advertisement.
@@ -28,6 +33,7 @@ const (
 	maxHeardPrefixes = 16
 	maxHeardServers  = 8
 	maxHeardDomains  = 8
+	maxHeardPREF64   = 4
 )
 
 // packet is an ICMPv6 message as received.
@@ -55,6 +61,9 @@ type advertisement struct {
 	prefixes       []Prefix
 	dns            []timed[netip.Addr]
 	search         []timed[string]
+	pref64         []timed[netip.Prefix]
+	portal         *string // nil: nothing was said; "": there is none
+	mac            string  // of the router: "02:00:00:00:01:02"; "": it does not say
 }
 
 // timed is a value that holds until a deadline.
@@ -94,12 +103,18 @@ func parseAdvertisement(p packet, now time.Time) (advertisement, error) {
 	}
 	err := walk(p.data[fixed:], func(kind byte, body []byte) {
 		switch kind {
+		case optionSourceLink:
+			a.readMAC(body)
 		case optionPrefix:
 			a.readPrefix(body, now)
 		case optionRDNSS:
 			a.readServers(body, now)
 		case optionDNSSL:
 			a.readDomains(body, now)
+		case optionCaptivePortal:
+			a.readPortal(body)
+		case optionPREF64:
+			a.readPREF64(body, now)
 		}
 	})
 	if err != nil {
@@ -161,6 +176,7 @@ func (a *advertisement) readPrefix(b []byte, now time.Time) {
 		Prefix:         p,
 		OnLink:         b[1]&0x80 != 0,
 		Autonomous:     b[1]&0x40 != 0,
+		PreferPD:       b[1]&0x10 != 0,
 		PreferredUntil: lifetime.After(now, preferred),
 		ValidUntil:     lifetime.After(now, valid),
 	})
@@ -194,6 +210,42 @@ func (a *advertisement) readDomains(b []byte, now time.Time) {
 			a.search = append(a.search, timed[string]{n, until})
 		}
 	}
+}
+
+// readMAC reads the address of an Ethernet; those of other kinds of links are not used.
+func (a *advertisement) readMAC(b []byte) {
+	if len(b) == 6 && !bytes.Equal(b, make([]byte, 6)) {
+		a.mac = net.HardwareAddr(b).String()
+	}
+}
+
+// readPortal reads the URI of a captive portal (RFC 8910 §2.3), padded with zeros.
+func (a *advertisement) readPortal(b []byte) {
+	if uri, err := pd.PortalURI(string(bytes.TrimRight(b, "\x00"))); err == nil {
+		a.portal = &uri
+	}
+}
+
+// lengthsPREF64 are the prefix lengths behind the codes of RFC 8781 §4; there are no others.
+var lengthsPREF64 = [...]int{96, 64, 56, 48, 40, 32}
+
+// readPREF64 reads the prefix of a NAT64. Its lifetime is in units of 8 s, in the 13 bits before the length's code.
+func (a *advertisement) readPREF64(b []byte, now time.Time) {
+	if len(b) != 14 || len(a.pref64) == maxHeardPREF64 {
+		return
+	}
+	scaled := binary.BigEndian.Uint16(b[:2])
+	code := int(scaled & 7)
+	if code >= len(lengthsPREF64) {
+		return
+	}
+	var address [16]byte
+	copy(address[:], b[2:])
+	p := netip.PrefixFrom(netip.AddrFrom16(address), lengthsPREF64[code]).Masked()
+	if !p.Addr().IsGlobalUnicast() || p.Addr().Is4In6() {
+		return
+	}
+	a.pref64 = append(a.pref64, timed[netip.Prefix]{p, lifetime.After(now, uint32(scaled&^7))})
 }
 
 // splitNames reads a sequence of DNS names without compression (RFC 8106 §5.2), padded with zeros.

@@ -16,14 +16,28 @@ const maxRouters = 8
 // Facts is what router advertisements say about an uplink.
 type Facts struct {
 	Uplink       string
-	policy.Heard          // routers as in ranked; DNS of the best router first, no link-local ones
-	Prefixes     []Prefix // sorted by prefix
+	Interface    int        // index of the interface on which this was heard; another one is another link
+	policy.Heard            // routers as in ranked; DNS of the best router first, no link-local ones
+	MACs         []string   // of Routers, in their order; "" for one that does not say
+	Prefixes     []Prefix   // sorted by prefix
+	Invitation   Invitation // the strongest one on this link so far
 }
+
+// Invitation is what routers say about DHCPv6. One that has been given is not taken back: it says that there is a server.
+type Invitation int
+
+// Invitations, the weakest first.
+const (
+	Silence      Invitation = iota // no advertisement was heard
+	Advertised                     // one was heard, and it says nothing about DHCPv6
+	DHCPv6Served                   // one has the M or O flag (RFC 4861 §4.2), or a prefix with the P flag (RFC 9762)
+)
 
 // Prefix is a Prefix Information option of a router.
 type Prefix struct {
 	Prefix                     netip.Prefix
 	OnLink, Autonomous         bool
+	PreferPD                   bool // P flag: the network wants its clients to ask for a delegation (RFC 9762)
 	PreferredUntil, ValidUntil lifetime.Deadline
 }
 
@@ -32,8 +46,9 @@ type heard advertisement
 
 // table remembers the routers of one uplink. It is pure.
 type table struct {
-	routers []heard    // the one heard least recently first
-	best    netip.Addr // of the default routers; invalid: there is none
+	routers    []heard    // the one heard least recently first
+	best       netip.Addr // of the default routers; invalid: there is none
+	invitation Invitation
 }
 
 // hear takes over an advertisement.
@@ -42,6 +57,13 @@ func (t *table) hear(a advertisement) {
 	h.managed, h.other, h.preference, h.routerUntil = a.managed, a.other, a.preference, a.routerUntil
 	h.dns = merge(h.dns, a.dns, maxHeardServers)
 	h.search = merge(h.search, a.search, maxHeardDomains)
+	h.pref64 = merge(h.pref64, a.pref64, maxHeardPREF64)
+	if a.portal != nil { // a router may spread its options over several advertisements (RFC 4861 §6.2.3)
+		h.portal = a.portal
+	}
+	if a.mac != "" {
+		h.mac = a.mac
+	}
 	for _, p := range a.prefixes {
 		h.prefixes = slices.DeleteFunc(h.prefixes, func(o Prefix) bool { return o.Prefix == p.Prefix })
 		if len(h.prefixes) < maxHeardPrefixes {
@@ -49,7 +71,16 @@ func (t *table) hear(a advertisement) {
 		}
 	}
 	t.routers = append(t.routers, h)
+	t.invitation = max(t.invitation, a.invitation())
 	t.choose()
+}
+
+func (a advertisement) invitation() Invitation {
+	// A prefix that is not preferred any more invites nobody (RFC 9762 §6).
+	if a.managed || a.other || slices.ContainsFunc(a.prefixes, func(p Prefix) bool { return p.PreferPD && !p.PreferredUntil.IsZero() }) {
+		return DHCPv6Served
+	}
+	return Advertised
 }
 
 // take returns what is known of a router, and takes it out of the table. In a full table it makes room for a new router:
@@ -126,10 +157,11 @@ func (t *table) expire(now time.Time) (lost bool) {
 		}
 		h.dns = slices.DeleteFunc(h.dns, func(d timed[netip.Addr]) bool { return d.until.Over(now) })
 		h.search = slices.DeleteFunc(h.search, func(d timed[string]) bool { return d.until.Over(now) })
+		h.pref64 = slices.DeleteFunc(h.pref64, func(d timed[netip.Prefix]) bool { return d.until.Over(now) })
 		h.prefixes = slices.DeleteFunc(h.prefixes, func(p Prefix) bool { return p.ValidUntil.Over(now) })
 	}
 	t.routers = slices.DeleteFunc(t.routers, func(h heard) bool {
-		return h.routerUntil.IsZero() && len(h.dns) == 0 && len(h.search) == 0 && len(h.prefixes) == 0
+		return h.routerUntil.IsZero() && len(h.dns) == 0 && len(h.search) == 0 && len(h.pref64) == 0 && len(h.prefixes) == 0
 	})
 	t.choose()
 	return lost
@@ -148,6 +180,9 @@ func (t *table) next() lifetime.Deadline {
 		for _, d := range h.search {
 			at = lifetime.Min(at, d.until)
 		}
+		for _, d := range h.pref64 {
+			at = lifetime.Min(at, d.until)
+		}
 		for _, p := range h.prefixes {
 			at = lifetime.Min(at, p.ValidUntil)
 		}
@@ -157,22 +192,19 @@ func (t *table) next() lifetime.Deadline {
 
 // facts returns what the table says, in canonical order.
 func (t *table) facts(uplink string) Facts {
-	f := Facts{Uplink: uplink}
+	f := Facts{Uplink: uplink, Invitation: t.invitation}
 	for _, h := range t.ranked() {
 		if h.isRouter() {
 			f.Routers = append(f.Routers, policy.Router{Address: h.from, Until: h.routerUntil})
+			f.MACs = append(f.MACs, h.mac)
+			f.CaptivePortal = cmp.Or(f.CaptivePortal, h.portalURI())
 		}
 		f.Managed = f.Managed || h.managed
 		f.Other = f.Other || h.other
-		for _, d := range h.dns {
-			if len(f.DNS) < maxHeardServers && !slices.Contains(f.DNS, d.value) {
-				f.DNS = append(f.DNS, d.value)
-			}
-		}
-		for _, d := range h.search {
-			if len(f.Search) < maxHeardDomains && !slices.Contains(f.Search, d.value) {
-				f.Search = append(f.Search, d.value)
-			}
+		f.DNS = addValues(f.DNS, h.dns, maxHeardServers)
+		f.Search = addValues(f.Search, h.search, maxHeardDomains)
+		for _, p := range h.pref64 {
+			f.PREF64 = addPREF64(f.PREF64, p)
 		}
 		for _, p := range h.prefixes {
 			f.Prefixes = addPrefix(f.Prefixes, p)
@@ -180,6 +212,36 @@ func (t *table) facts(uplink string) Facts {
 	}
 	slices.SortFunc(f.Prefixes, func(a, b Prefix) int { return a.Prefix.Compare(b.Prefix) })
 	return f
+}
+
+// portalURI is the captive portal of a default router. The option has no lifetime of its own.
+func (h heard) portalURI() string {
+	if h.portal == nil {
+		return ""
+	}
+	return *h.portal
+}
+
+// addValues adds what is new of a router to what better ones say, up to limit.
+func addValues[T comparable](all []T, more []timed[T], limit int) []T {
+	for _, d := range more {
+		if len(all) < limit && !slices.Contains(all, d.value) {
+			all = append(all, d.value)
+		}
+	}
+	return all
+}
+
+// addPREF64 adds one; of two routers' words on one prefix the longer one counts.
+func addPREF64(all []policy.PREF64, p timed[netip.Prefix]) []policy.PREF64 {
+	i := slices.IndexFunc(all, func(o policy.PREF64) bool { return o.Prefix == p.value })
+	switch {
+	case i >= 0:
+		all[i].Until = lifetime.Max(all[i].Until, p.until)
+	case len(all) < maxHeardPREF64:
+		all = append(all, policy.PREF64{Prefix: p.value, Until: p.until})
+	}
+	return all
 }
 
 func (h heard) isRouter() bool { return !h.routerUntil.IsZero() }
@@ -199,7 +261,7 @@ func addPrefix(all []Prefix, p Prefix) []Prefix {
 		return append(all, p)
 	}
 	o := &all[i]
-	o.OnLink, o.Autonomous = o.OnLink || p.OnLink, o.Autonomous || p.Autonomous
+	o.OnLink, o.Autonomous, o.PreferPD = o.OnLink || p.OnLink, o.Autonomous || p.Autonomous, o.PreferPD || p.PreferPD
 	o.PreferredUntil = lifetime.Max(o.PreferredUntil, p.PreferredUntil)
 	o.ValidUntil = lifetime.Max(o.ValidUntil, p.ValidUntil)
 	return all
@@ -216,24 +278,32 @@ const (
 
 // compare returns what is new in f, compared with the facts published before.
 func (f Facts) compare(before Facts) novelty {
-	same := f.Managed == before.Managed && f.Other == before.Other &&
-		slices.Equal(f.DNS, before.DNS) && slices.Equal(f.Search, before.Search) &&
-		slices.EqualFunc(f.Routers, before.Routers, func(a, b policy.Router) bool { return a.Address == b.Address }) &&
-		slices.EqualFunc(f.Prefixes, before.Prefixes, func(a, b Prefix) bool {
-			return a.Prefix == b.Prefix && a.OnLink == b.OnLink && a.Autonomous == b.Autonomous
-		})
-	if !same {
+	if !f.sameBut(before) {
 		return changed
 	}
 	news := nothing
 	for i, r := range f.Routers {
 		news = max(news, moved(before.Routers[i].Until, r.Until))
 	}
+	for i, p := range f.PREF64 {
+		news = max(news, moved(before.PREF64[i].Until, p.Until))
+	}
 	for i, p := range f.Prefixes {
 		o := before.Prefixes[i]
 		news = max(news, moved(o.ValidUntil, p.ValidUntil), moved(o.PreferredUntil, p.PreferredUntil))
 	}
 	return news
+}
+
+// sameBut reports whether f and o are the same but for their deadlines.
+func (f Facts) sameBut(o Facts) bool {
+	return f.Managed == o.Managed && f.Other == o.Other && f.Invitation == o.Invitation && f.CaptivePortal == o.CaptivePortal &&
+		slices.Equal(f.DNS, o.DNS) && slices.Equal(f.Search, o.Search) && slices.Equal(f.MACs, o.MACs) &&
+		slices.EqualFunc(f.Routers, o.Routers, func(a, b policy.Router) bool { return a.Address == b.Address }) &&
+		slices.EqualFunc(f.PREF64, o.PREF64, func(a, b policy.PREF64) bool { return a.Prefix == b.Prefix }) &&
+		slices.EqualFunc(f.Prefixes, o.Prefixes, func(a, b Prefix) bool {
+			return a.Prefix == b.Prefix && a.OnLink == b.OnLink && a.Autonomous == b.Autonomous && a.PreferPD == b.PreferPD
+		})
 }
 
 // moved compares two deadlines of one thing; a shorter one is a change.

@@ -1,0 +1,81 @@
+package radv
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Signs compares what routers advertised on an uplink with what they advertise now, and finds what suggests that the uplink
+// is on another network, or that this one was renumbered: then a DHCPv6 client verifies what it holds (RFC 9915 §18.2.12).
+// It is pure; the zero value has seen nothing yet.
+type Signs struct {
+	link   int        // index of the interface
+	router netip.Addr // the best default router that there was last
+	mac    string     // of it, as it said last
+	before Facts
+}
+
+// Read takes in facts in their order and says in words, for people, what is suspicious; "" if nothing is. What is heard
+// first on a link is no change: the client verifies its lease by itself when a link comes up.
+func (s *Signs) Read(f Facts, now time.Time) string {
+	if f.Interface != s.link {
+		*s = Signs{link: f.Interface, before: f}
+		s.routerSigns(f)
+		return ""
+	}
+	signs := append(s.routerSigns(f), prefixSigns(s.before, f, now)...)
+	s.before = f
+	return strings.Join(signs, ", ")
+}
+
+// routerSigns compares the best default router. One that is silent for a while and comes back is the same.
+func (s *Signs) routerSigns(f Facts) (signs []string) {
+	if len(f.Routers) == 0 {
+		return nil
+	}
+	router, mac := f.Routers[0].Address, f.MACs[0]
+	switch {
+	case router != s.router:
+		if s.router.IsValid() {
+			signs = append(signs, "another default router: "+router.String())
+		}
+		s.router, s.mac = router, mac
+	case mac != "":
+		if s.mac != "" && mac != s.mac { // many providers call all of their routers fe80::1
+			signs = append(signs, "default router "+router.String()+" has another MAC address: "+mac)
+		}
+		s.mac = mac
+	}
+	return signs
+}
+
+// prefixSigns compares the prefixes. One whose lifetime runs out was to go, and says nothing.
+func prefixSigns(before, after Facts, now time.Time) (signs []string) {
+	for _, p := range after.Prefixes {
+		if o, known := before.prefix(p.Prefix); p.OnLink && !o.OnLink {
+			signs = append(signs, "new on-link prefix: "+p.Prefix.String())
+		} else if known && o.used() && p.PreferredUntil.IsZero() && !o.PreferredUntil.Over(now) {
+			signs = append(signs, "prefix deprecated by a router: "+p.Prefix.String())
+		}
+	}
+	for _, o := range before.Prefixes {
+		if _, there := after.prefix(o.Prefix); !there && o.used() && !o.ValidUntil.Over(now.Add(tolerance)) {
+			signs = append(signs, "prefix withdrawn by a router: "+o.Prefix.String())
+		}
+	}
+	return signs
+}
+
+// prefix finds what f says about a prefix.
+func (f Facts) prefix(p netip.Prefix) (found Prefix, ok bool) {
+	for _, o := range f.Prefixes {
+		if o.Prefix == p {
+			return o, true
+		}
+	}
+	return Prefix{}, false
+}
+
+// used reports whether hosts have a use for p: addresses, or neighbours.
+func (p Prefix) used() bool { return p.OnLink || p.Autonomous }
