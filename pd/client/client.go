@@ -29,6 +29,7 @@ type Config struct {
 	Machine     pd.Config
 	Saved       pd.Lease      // from before, the zero Lease if there is none
 	ReportAfter time.Duration // see Update.Reported
+	WaitingFor  string        // State until Begin, for people; "": nothing. With a lease from before nothing is waited for
 	Logger      *slog.Logger
 	Observe     func(Update)       // called by Run for every change, must not block
 	Trace       func(trace.Packet) // called by Run for every message sent or received, must not block or keep Data; may be nil
@@ -57,6 +58,7 @@ type Client struct {
 	newMachine func(saved pd.Lease, now time.Time, rnd *rand.Rand) machine
 	clocks     func() (clocks, bool)
 	links      chan kernel.Link // size 1: the latest wins
+	begin      chan struct{}    // size 1
 	renew      chan struct{}    // size 1
 	suspect    chan string      // size 1
 	conflicts  chan netip.Addr
@@ -89,6 +91,7 @@ func New(cfg Config) *Client {
 		},
 		clocks:    readClocks,
 		links:     make(chan kernel.Link, 1),
+		begin:     make(chan struct{}, 1),
 		renew:     make(chan struct{}, 1),
 		suspect:   make(chan string, 1),
 		conflicts: make(chan netip.Addr, maxConflicts),
@@ -112,7 +115,17 @@ func (c *Client) SetLink(l kernel.Link) {
 	}
 }
 
-// Renew asks the server to confirm the lease now, or starts again after a Release. It does not block.
+// Begin ends the wait for Config.WaitingFor: from now on the client speaks, whatever happens to the link. It does not
+// block.
+func (c *Client) Begin() {
+	select {
+	case c.begin <- struct{}{}:
+	default: // one is waiting already
+	}
+}
+
+// Renew asks the server to confirm the lease now, or starts again after a Release, or starts without Begin. It does
+// not block.
 func (c *Client) Renew() {
 	select {
 	case c.renew <- struct{}{}:
@@ -180,6 +193,8 @@ func (c *Client) Run(ctx context.Context) error {
 			r.setLink(l)
 		case in := <-r.received():
 			r.receive(in)
+		case <-c.begin:
+			r.beginNow()
 		case <-c.renew:
 			r.askRenew()
 		case why := <-c.suspect:

@@ -69,11 +69,7 @@ func (r *run) resume(slept time.Duration) {
 		cause = pd.CauseExpired
 	}
 	r.leased(pd.Output{Lease: after, Cause: cause}, time.Time{})
-	if r.sock != nil {
-		r.step(pd.Input{Kind: pd.InputLinkUp}, time.Time{})
-	} else {
-		r.observeChange(time.Time{})
-	}
+	r.linkUp()
 }
 
 // earlier is l with all times nearer by d. They are made anew from now: their monotonic reading is what is wrong, the time

@@ -25,7 +25,8 @@ const (
 	minTick = 10 * time.Millisecond // between ticks: an error in the machine must not turn into a busy loop
 )
 
-// run is the state of Client.Run; only its goroutine touches it. The machine's link is up while there is a socket.
+// run is the state of Client.Run; only its goroutine touches it. The machine's link is up while there is a socket and the
+// client is at rest neither because it waits for Begin nor after a Release.
 type run struct {
 	*Client
 	log      *slog.Logger
@@ -40,6 +41,7 @@ type run struct {
 	ticked   time.Time // when tick was last called
 	reportAt time.Time
 	reported bool
+	waits    bool            // for Begin
 	released bool            // at rest after a Release
 	waiting  []chan struct{} // callers of Release
 	failure  string          // of the latest exchange
@@ -61,6 +63,8 @@ func newRun(c *Client) *run {
 		reportAt: now.Add(c.cfg.ReportAfter),
 	}
 	r.machine = c.newMachine(c.cfg.Saved, now, r.rnd)
+	// What is held has to be verified when the link comes up (RFC 9915 §18.2.12), whatever routers say.
+	r.waits = c.cfg.WaitingFor != "" && !r.machine.Lease().Held()
 	r.clock, _ = c.clocks()
 	return r
 }
@@ -132,11 +136,24 @@ func (r *run) openSocket() {
 	}
 	r.sock = listen(c, &r.awaited, r.log)
 	r.trouble = ""
-	if r.released {
+	r.linkUp()
+}
+
+// linkUp tells the machine that packets can be sent, if they may be.
+func (r *run) linkUp() {
+	if r.sock == nil || r.waits || r.released {
 		r.observeChange(time.Time{})
 		return
 	}
 	r.step(pd.Input{Kind: pd.InputLinkUp}, time.Time{})
+}
+
+// beginNow ends the wait for Begin.
+func (r *run) beginNow() {
+	if r.waits {
+		r.waits = false
+		r.linkUp()
+	}
 }
 
 // broken notes what is wrong with the socket and when to open it again.
@@ -197,20 +214,19 @@ func (r *run) receive(a arrival) {
 	}
 }
 
+// askRenew begins if that has not been done: a person knows better than routers.
 func (r *run) askRenew() {
-	if !r.released {
-		r.step(pd.Input{Kind: pd.InputRenew}, time.Time{})
+	if r.released || r.waits {
+		r.released, r.waits = false, false
+		r.linkUp()
 		return
 	}
-	r.released = false
-	if r.sock != nil {
-		r.step(pd.Input{Kind: pd.InputLinkUp}, time.Time{})
-	}
+	r.step(pd.Input{Kind: pd.InputRenew}, time.Time{})
 }
 
-// doubt has the machine verify what it holds. After a Release there is nothing to verify.
+// doubt has the machine verify what it holds. After a Release, and before Begin, there is nothing to verify.
 func (r *run) doubt(why string) {
-	if r.released {
+	if r.released || r.waits {
 		return
 	}
 	r.remote.log(r.log, "the network may have changed", "reason", why)
@@ -339,8 +355,11 @@ func (r *run) update(l pd.Lease, cause pd.Cause, received time.Time) Update {
 		Failure:  cmp.Or(r.trouble, r.failure),
 		Received: received,
 	}
-	if r.released {
+	switch {
+	case r.released:
 		u.State = pd.StateReleased
+	case r.waits && r.sock != nil:
+		u.State = r.cfg.WaitingFor
 	}
 	return u
 }
