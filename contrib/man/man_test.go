@@ -68,11 +68,11 @@ func TestKeys(t *testing.T) {
 		}
 		keys = append(keys, m[1]+" "+m[2])
 	}
-	macros := strings.NewReplacer("No = ", "", "Bq ", "[", "Qq ", `"`)
+	macros := strings.NewReplacer("No = ", "", "Bq ", "[", "Qo Qc", `""`, "Qq ", `"`, `\(dq`, `"`)
 	var documented []string
 	for _, m := range regexp.MustCompile(`(?m)^\.It Cm ([a-z0-9_.]+) ?(.*)$`).FindAllStringSubmatch(read(t, "uplinkd.toml.5"), -1) {
 		value := macros.Replace(m[2])
-		if strings.Contains(value, `"`) {
+		if strings.Count(value, `"`)%2 == 1 {
 			value += `"`
 		}
 		if strings.HasPrefix(value, "[") && value != "[]" {

@@ -133,8 +133,11 @@ func (p *parser) checkFits(d Downstream, s *section) {
 		}
 		hinted = true
 		key := p.uplinks[i].path + ".dhcpv6.length"
-		if p.uplinks[i].find("dhcpv6.prefixes") != nil {
-			key = p.uplinks[i].path + ".dhcpv6.prefixes"
+		switch up := p.uplinks[i]; {
+		case up.find("dhcpv6.prefixes") != nil:
+			key = up.path + ".dhcpv6.prefixes"
+		case up.find("dhcpv6.length") == nil:
+			key = up.path + ".profile"
 		}
 		if d.Length < hint {
 			s.fail(s.at("length"), "length", "a subnet of length %d does not fit into a /%d delegation (%s)", d.Length, hint, key)

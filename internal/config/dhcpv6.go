@@ -27,8 +27,12 @@ const (
 
 func readDHCPv6(s *section) DHCPv6 {
 	length := get(s, "dhcpv6.length", 0, integer[uint8](0, longestWishable))
+	prefixes := s.find("dhcpv6.prefixes")
+	if prefixes == nil && s.find("dhcpv6.length") == nil { // being short for a list, a length replaces that of a profile
+		prefixes = s.defaults.find("dhcpv6.prefixes")
+	}
 	d := DHCPv6{
-		Prefixes:    get(s, "dhcpv6.prefixes", []PrefixWish{{Length: length}}, upTo(maxPrefixes, prefixWish, overlap)),
+		Prefixes:    read(s, "dhcpv6.prefixes", prefixes, []PrefixWish{{Length: length}}, upTo(maxPrefixes, prefixWish, contradiction)),
 		Address:     get(s, "dhcpv6.address", AddressAuto, oneOf(AddressAuto, AddressAlways, AddressNever)),
 		Information: get(s, "dhcpv6.information", true, boolean),
 		RapidCommit: get(s, "dhcpv6.rapid_commit", true, boolean),
@@ -37,6 +41,10 @@ func readDHCPv6(s *section) DHCPv6 {
 		Delay:       get(s, "dhcpv6.delay", true, boolean),
 		ReportAfter: get(s, "dhcpv6.report_after", 15*time.Second, duration(100*time.Millisecond, 10*time.Minute)),
 		Prefer:      get(s, "dhcpv6.prefer", "preference", oneOf("preference", "largest", "hint")),
+		Start:       get(s, "dhcpv6.start", StartLink, oneOf(StartLink, StartRA, StartRAMO)),
+		DUID:        get(s, "dhcpv6.duid", "auto", duid),
+		IAID:        get(s, "dhcpv6.iaid", nil, orWord("auto", nil, iaid)),
+		Auth:        get(s, "dhcpv6.auth", nil, authentication),
 		Request:     get(s, "dhcpv6.request", nil, upTo(maxRequest, optionCode, sameCode)),
 		Options:     get(s, "dhcpv6.options", nil, upTo(maxOptions, rawOption, sameOption)),
 		UserClass:   get(s, "dhcpv6.user_class", nil, upTo(maxUserClass, classData, sameData)),
@@ -44,6 +52,8 @@ func readDHCPv6(s *section) DHCPv6 {
 		DSCP:        get(s, "dhcpv6.dscp", 0, integer[uint8](0, 63)),
 		Priority:    get(s, "dhcpv6.priority", 0, integer[int](0, 7)),
 	}
+	s.checkIAIDs(d)
+	s.checkAsks(d)
 	// A length of 0 says nothing, so it contradicts nothing.
 	if n := s.find("dhcpv6.prefixes"); n != nil && length != 0 {
 		s.fail(s.at("dhcpv6.length"), "dhcpv6.length", "this is short for dhcpv6.prefixes = [{ length = %d }], which is set too (%v); remove one of the two", length, n.key)
@@ -62,6 +72,7 @@ func prefixWish(v value) (PrefixWish, bool) {
 		Prefix: get(e, "prefix", netip.Prefix{}, prefixHint),
 		Min:    get(e, "min", 0, integer[uint8](0, 128)),
 		Max:    get(e, "max", 0, integer[uint8](0, 128)),
+		IAID:   get(e, "iaid", nil, orWord("auto", nil, iaid)),
 	}
 	if w.Max != 0 && w.Min > w.Max {
 		e.fail(e.at("min"), "min", "%d is more than max (%d): no prefix would be accepted", w.Min, w.Max)
@@ -108,7 +119,10 @@ func prefixHint(v value) (netip.Prefix, bool) {
 	return p, true
 }
 
-func overlap(a, b PrefixWish) string {
+func contradiction(a, b PrefixWish) string {
+	if a.IAID != nil && b.IAID != nil && *a.IAID == *b.IAID {
+		return fmt.Sprintf("two entries have the IAID %d; each needs one of its own (RFC 9915 §12)", *a.IAID)
+	}
 	if !a.Prefix.IsValid() || !b.Prefix.IsValid() || !a.Prefix.Overlaps(b.Prefix) {
 		return ""
 	}
@@ -127,7 +141,7 @@ var refusedOptions = map[uint16]string{
 	7:  "the Preference, which only servers send; dhcpv6.prefer says what to make of it",
 	8:  "the Elapsed Time, which uplinkd sends itself; remove it",
 	9:  "the Relay Message, which only relays send; remove it",
-	11: "the Authentication; dhcpv6.reconfigure says whether to accept what servers authenticate with it",
+	11: "the Authentication; use dhcpv6.auth to send one, and dhcpv6.reconfigure to accept what servers authenticate",
 	12: "the Server Unicast, which is obsolete; remove it",
 	13: "the Status Code, which only servers send; remove it",
 	14: "the Rapid Commit; use dhcpv6.rapid_commit",

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"encoding/hex"
 	"fmt"
+	"math"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -9,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"uplinkd/pd"
 )
 
 // The lists of dhcpv6.*, in each of the ways in which TOML lets one write them.
@@ -24,6 +28,15 @@ func TestDHCPv6Lists(t *testing.T) {
 			d.Prefixes = []PrefixWish{{Length: 56, Min: 48, Max: 60}, {Prefix: prefix("2001:db8::/48")}, {},
 				{Prefix: prefix("fd00:db8::/80"), Length: 64, Max: 128}}
 		}},
+		"iaids": {"iaid = 4294967295\nprefixes = [{ iaid = 0 }, { iaid = 0xff }, { iaid = \"auto\" }]", func(d *DHCPv6) {
+			d.IAID = new(uint32(math.MaxUint32))
+			d.Prefixes = []PrefixWish{{IAID: new(uint32(0))}, {IAID: new(uint32(255))}, {}}
+		}},
+		"start":                  {`start = "ra-mo"`, func(d *DHCPv6) { d.Start = StartRAMO }},
+		"duid":                   {`duid = "0x0003000102000000ABcd"`, func(d *DHCPv6) { d.DUID = "0x0003000102000000abcd" }},
+		"duid kind":              {`duid = "en:032473"`, func(d *DHCPv6) { d.DUID = "en:32473" }},
+		"auth":                   {`auth = "00000000000000000000000a"`, func(d *DHCPv6) { d.Auth = []byte{11: 10} }},
+		"no auth":                {`auth = ""`, func(*DHCPv6) {}},
 		"prefixes alike":         {`prefixes = [{ length = 64 }, { length = 64 }]`, func(d *DHCPv6) { d.Prefixes = []PrefixWish{{Length: 64}, {Length: 64}} }},
 		"one prefix":             {`prefixes = { length = 60 }`, func(d *DHCPv6) { d.Prefixes = []PrefixWish{{Length: 60}} }},
 		"one prefix, dotted":     {`prefixes.length = 60`, func(d *DHCPv6) { d.Prefixes = []PrefixWish{{Length: 60}} }},
@@ -118,6 +131,15 @@ func sound(t *testing.T, d DHCPv6) {
 	if len(d.Prefixes) > maxPrefixes || len(d.Request) > maxRequest || len(d.Options) > maxOptions || len(d.UserClass) > maxUserClass ||
 		len(d.VendorClass) > maxVendorClass || d.DSCP > 63 || d.Priority < 0 || d.Priority > 7 {
 		t.Errorf("out of bounds: %+v", d)
+	}
+	if len(d.Prefixes) == 0 && d.Address == AddressNever && !d.Information {
+		t.Errorf("nothing is asked for: %+v", d)
+	}
+	if len(d.Auth) > 0 && len(d.Auth) < 11 || len(d.Auth) > maxOptionData {
+		t.Errorf("authentication of %d octets", len(d.Auth))
+	}
+	if b, err := hex.DecodeString(strings.TrimPrefix(d.DUID, "0x")); strings.HasPrefix(d.DUID, "0x") && (err != nil || !pd.DUID(b).Valid()) {
+		t.Errorf("DUID %q", d.DUID)
 	}
 	for _, w := range d.Prefixes {
 		if w.Length > 64 || w.Max != 0 && w.Min > w.Max || w.Prefix.IsValid() && w.Prefix.Masked() != w.Prefix {

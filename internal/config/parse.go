@@ -35,7 +35,7 @@ const (
 // EventPatterns returns what may stand in a hook's "on": every event, every group of events, and "*".
 func EventPatterns() []string {
 	return []string{"*", "prefix.*", "prefix.new", "prefix.changed", "prefix.deprecated", "prefix.lost", "prefix.restored",
-		"subnet.*", "subnet.new", "subnet.lost", "uplink.*", "uplink.up", "uplink.down"}
+		"subnet.*", "subnet.new", "subnet.lost", "uplink.*", "uplink.up", "uplink.informed", "uplink.down"}
 }
 
 // Parse merges the files, the main one first, into a Config. The error is of type Errors and holds every mistake found;
@@ -203,6 +203,7 @@ func (p *parser) readUplink(name string, n *node) {
 		Name:      name,
 		Interface: required(s, "interface", `"wan0"`, interfaceName),
 		Metric:    get(s, "metric", 1000, integer[uint32](1, math.MaxUint32-1)),
+		Profile:   s.profile(),
 		DHCPv6:    readDHCPv6(s),
 		Pos:       n.key,
 	}

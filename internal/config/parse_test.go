@@ -27,7 +27,7 @@ interface = "lan0"
 
 // defaultDHCPv6 is an uplink without keys dhcpv6.*.
 var defaultDHCPv6 = DHCPv6{Prefixes: []PrefixWish{{}}, Address: AddressAuto, Information: true, RapidCommit: true, Reconfigure: true,
-	Delay: true, ReportAfter: 15 * time.Second, Prefer: "preference"}
+	Delay: true, ReportAfter: 15 * time.Second, Prefer: "preference", Start: StartLink, DUID: "auto"}
 
 var sameValue = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
@@ -87,6 +87,10 @@ release = true
 delay = false
 report_after = 60
 prefer = "largest"
+start = "ra"
+duid = "uuid"
+iaid = 7
+auth = "0x0000000000000000000000"
 request = [17, 0xfde8]
 dscp = 48
 priority = 6
@@ -125,7 +129,7 @@ ra.mtu = 1280
 		Uplinks: []Uplink{
 			{Name: "dsl.7", Interface: "ppp0", Metric: 16, DHCPv6: DHCPv6{
 				Prefixes: []PrefixWish{{Length: 48}}, Address: AddressNever, Release: true, ReportAfter: time.Minute, Prefer: "largest",
-				Request: []uint16{17, 0xfde8}, DSCP: 48, Priority: 6}, Pos: Position{"uplinkd.toml", 10, 1}},
+				Start: StartRA, DUID: "uuid", IAID: new(uint32(7)), Auth: make([]byte, 11), Request: []uint16{17, 0xfde8}, DSCP: 48, Priority: 6}, Pos: Position{"uplinkd.toml", 10, 1}},
 			{Name: "fiber", Interface: "wan0", Metric: 1000, DHCPv6: defaultDHCPv6,
 				Pos: Position{"conf.d/guest.toml", 2, 1}},
 		},

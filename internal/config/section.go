@@ -17,6 +17,8 @@ type section struct {
 	missing []string // required keys that are absent
 	hints   []string // what to write for each of them
 
+	defaults *node // keys that a profile sets; nil: none
+
 	entries []*section // tables in lists: { length = 56 }
 	before  int        // mistakes found before an entry was read
 }
@@ -31,10 +33,18 @@ func (s *section) entry(key string, n *node) *section {
 // sound reports whether an entry that has just been read has no mistakes but unknown keys.
 func (s *section) sound() bool { return len(*s.errs) == s.before && len(s.missing) == 0 }
 
-// get returns the value of a dotted key, or def when the key is absent or wrong.
+// get returns the value of a dotted key, of the profile's where the file has none, or def when the key is absent or wrong.
 func get[T any](s *section, key string, def T, parse func(value) (T, bool)) T {
-	s.known = append(s.known, key)
 	n := s.find(key)
+	if n == nil {
+		n = s.defaults.find(key)
+	}
+	return read(s, key, n, def, parse)
+}
+
+// read is get with the node of the key's value, nil if it has none.
+func read[T any](s *section, key string, n *node, def T, parse func(value) (T, bool)) T {
+	s.known = append(s.known, key)
 	if n == nil {
 		return def
 	}
@@ -53,17 +63,8 @@ func required[T any](s *section, key, hint string, parse func(value) (T, bool)) 
 	return get(s, key, zero, parse)
 }
 
-// find returns the node of a dotted key or nil.
-func (s *section) find(key string) *node {
-	n := s.node
-	for part := range strings.SplitSeq(key, ".") {
-		if n.kind != kindTable || n.children[part] == nil {
-			return nil
-		}
-		n = n.children[part]
-	}
-	return n
-}
+// find returns the node of a dotted key that the file has, or nil.
+func (s *section) find(key string) *node { return s.node.find(key) }
 
 // at returns where a key's value stands; for an absent key, where the section does.
 func (s *section) at(key string) Position {

@@ -25,13 +25,13 @@ func didYouMean(word string, known []string) string {
 }
 
 // Closest returns the known word that was most likely meant: the one with the same last part ("rapid_commit" for
-// "dhcpv6.rapid_commit"), else the nearest by edit distance if at most a third of the letters differ, else the first of
+// "dhcpv6.rapid_commit"), else the nearest by edit distance if at most a third of that part's letters differ, else the first of
 // which it is a part ("ra.max_interval" for "ra.interval").
 func Closest(word string, known []string) (string, bool) {
 	if len(word) > maxWord {
 		return "", false
 	}
-	best, found := max(1, len(word)/3)+1, ""
+	best, found := max(1, len(lastPart(word))/3)+1, ""
 	for _, k := range known {
 		if lastPart(k) == lastPart(word) {
 			return k, true

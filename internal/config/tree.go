@@ -45,6 +45,17 @@ func newTable(at Position, path ...string) *node {
 	return &node{key: at, value: at, kind: kindTable, path: path, children: map[string]*node{}}
 }
 
+// find returns the node of a dotted key below t, or nil; t may be nil.
+func (t *node) find(key string) *node {
+	for part := range strings.SplitSeq(key, ".") {
+		if t == nil || t.kind != kindTable {
+			return nil
+		}
+		t = t.children[part]
+	}
+	return t
+}
+
 // below returns the path of something inside the section t.
 func (t *node) below(names ...string) []string { return slices.Concat(t.path, names) }
 
