@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -142,31 +141,21 @@ func (t *tasks) startUplink(u config.Uplink) *uplinkTask {
 	if err != nil {
 		t.log.Error("stored lease is of no use; soliciting afresh", "uplink", u.Name, "err", err)
 	}
-	granted := false // Observe runs on one goroutine
 	task := &uplinkTask{config: u}
 	task.client = client.New(client.Config{
 		Uplink:  u.Name,
 		Machine: machineConfig(u, t.duid), DSCP: u.DHCPv6.DSCP, Priority: u.DHCPv6.Priority, Trace: t.traceOf(u.Name).Record,
-		Saved: lease, ReportAfter: u.DHCPv6.ReportAfter, Logger: t.log,
-		Observe: func(up client.Update) {
-			// After a reboot the stored lease counts only from the server's word on, or from when it stayed silent.
-			changed := up.Cause != "" && (granted || up.Cause != pd.CauseNoted) || up.Reported && !granted
-			granted = granted || changed
-			t.engine.Client(u.Name, engine.ClientStatus{State: up.State, Failure: up.Failure, Reported: up.Reported, Lease: up.Lease,
-				Cause: up.Cause}, changed)
-		},
+		Saved: lease, ReportAfter: u.DHCPv6.ReportAfter, WaitingFor: waitsFor(u.DHCPv6.Start), Logger: t.log,
+		Observe: observer(t.engine, u.Name),
 	})
-	var router netip.Addr // the listener calls from one goroutine
+	var signs radv.Signs // the listener calls from one goroutine
 	task.listener = radv.NewListener(u.Name, func(f radv.Facts) {
 		t.engine.Heard(u.Name, f.Heard)
-		if len(f.Routers) == 0 {
-			return
+		if begins(u.DHCPv6.Start, f.Invitation) {
+			task.client.Begin()
 		}
-		if best := f.Routers[0].Address; best != router {
-			if router.IsValid() { // RFC 9915 §18.2.12: the network may be another one
-				task.client.Suspect("another default router: " + best.String())
-			}
-			router = best
+		if why := signs.Read(f, time.Now()); why != "" {
+			task.client.Suspect(why)
 		}
 	}, t.log)
 	task.client.SetLink(t.link(u.Interface))
