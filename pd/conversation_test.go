@@ -1,6 +1,8 @@
 package pd
 
 import (
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -65,6 +67,7 @@ func (s *evenSource) Uint64() uint64 {
 type conversation struct {
 	t     *testing.T
 	m     *Machine
+	rnd   *rand.Rand
 	cfg   Config
 	saved Lease
 	state string
@@ -75,7 +78,7 @@ type conversation struct {
 }
 
 func replay(t *testing.T, script string) string {
-	c := &conversation{t: t, names: map[uint32]int{}, xids: map[int]uint32{}, cfg: Config{ClientID: ourID, PDs: []PDConfig{{IAID: 1}}}}
+	c := &conversation{t: t, rnd: rand.New(new(evenSource)), names: map[uint32]int{}, xids: map[int]uint32{}, cfg: Config{ClientID: ourID, PDs: []PDConfig{{IAID: 1}}}}
 	for line := range strings.Lines(script) {
 		line = strings.TrimSpace(line)
 		word := strings.Fields(line)
@@ -100,11 +103,15 @@ func replay(t *testing.T, script string) string {
 
 func (c *conversation) say(format string, args ...any) { fmt.Fprintf(&c.text, format+"\n", args...) }
 
+func (c *conversation) boot(at time.Duration) {
+	c.m = NewMachine(c.cfg, c.saved, start.Add(at), c.rnd)
+	c.state = c.m.State()
+}
+
 // happens runs the machine's timers up to at, then gives it the input.
 func (c *conversation) happens(at time.Duration, line string, words []string) {
 	if c.m == nil {
-		c.m = NewMachine(c.cfg, c.saved, start, rand.New(new(evenSource)))
-		c.state = c.m.State()
+		c.boot(0)
 	}
 	for {
 		d, ok := c.m.Deadline()
@@ -115,6 +122,14 @@ func (c *conversation) happens(at time.Duration, line string, words []string) {
 	}
 	c.say("%s", line)
 	switch words[0] {
+	case "restart": // of the daemon: what is on disk stays; the config may be another
+		b, err := json.Marshal(c.m.Lease())
+		c.saved = Lease{}
+		if err = errors.Join(err, json.Unmarshal(b, &c.saved)); err != nil {
+			c.t.Fatal(err)
+		}
+		c.configure(words[1:])
+		c.boot(at)
 	case "deadline":
 		if d, ok := c.m.Deadline(); ok {
 			c.say("%v > deadline %v", at, d.Sub(start))

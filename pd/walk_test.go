@@ -78,6 +78,7 @@ type walk struct {
 	info  uint32    // transaction id of the last Information-request
 	sends []time.Time
 	notes []time.Time // of dropped Reconfigures
+	given bool        // back: InputRelease was the last thing that could bring about a Release
 }
 
 const maxOutputs = 8 // in one step: an expiry, a failure of each exchange that ends, notes, a lease or two, two sends
@@ -127,6 +128,7 @@ func (w *walk) step() {
 		now = d
 	}
 	held, refused := w.m.Lease(), w.m.x.waiting != nil
+	w.given = in.Kind == InputRelease || w.given && w.m.State() == stateNames[releasing]
 	out := w.m.Step(now, in)
 	if now.After(w.now) {
 		w.now = now
@@ -239,6 +241,9 @@ func (w *walk) fitting(msg Message, leases int) {
 		toServer = true
 	case Renew, Release:
 		toServer, verifies = true, true
+		if msg.Type == Release && !w.given { // §6.3, RFC 9096 WPD-9
+			w.t.Fatalf("Release that nobody has asked for")
+		}
 	case Rebind:
 		verifies = true
 	}

@@ -155,7 +155,19 @@ func (d *decoder) exclude(where string, p netip.Prefix, b []byte) netip.Prefix {
 			a[at/8] |= 0x80 >> (at % 8)
 		}
 	}
-	return netip.PrefixFrom(netip.AddrFrom16(a), bits)
+	exclude := netip.PrefixFrom(netip.AddrFrom16(a), bits)
+	if reversed(b[1:], n) {
+		d.fault("%sPrefix Exclude: read as %s, but the octets of its subnet id seem to be in reverse order", where, exclude)
+	}
+	return exclude
+}
+
+// reversed reports whether the octets of a subnet id of n bits are in the wrong order, about which programs have differed
+// (https://github.com/NetworkConfiguration/dhcpcd/issues/246). It shows where what has to be 0 behind the id is not, and
+// would be in the other order; an id of whole octets tells nothing.
+func reversed(id []byte, n int) bool {
+	padding := byte(0xff) >> ((n-1)%8 + 1)
+	return len(id) > 1 && id[len(id)-1]&padding != 0 && id[0]&padding == 0
 }
 
 // iaaddr reads an IA Address option (RFC 9915 §21.6).

@@ -38,6 +38,34 @@ func TestExclude(t *testing.T) {
 	}
 }
 
+// TestExcludeReversed has subnet ids of several octets in the wrong order: they are read as the RFC has it, and it is told
+// where it shows.
+func TestExcludeReversed(t *testing.T) {
+	for _, c := range []struct {
+		prefix, octets, read string
+		told                 bool
+	}{
+		{"2001:db8::/47", "\x40\x00\x00\xc0", "2001:db8:0:1::/64", true}, // meant: 2001:db8:1:8000::/64
+		{"2001:db8::/47", "\x40\xc0\x00\x00", "2001:db8:1:8000::/64", false},
+		{"2001:db8::/52", "\x40\x30\x12", "2001:db8:0:301::/64", true}, // meant: 2001:db8:0:123::/64
+		{"2001:db8::/52", "\x40\x12\x30", "2001:db8:0:123::/64", false},
+		{"2001:db8::/52", "\x40\x1f\x1f", "2001:db8:0:1f1::/64", false},  // rubbish behind it in both orders
+		{"2001:db8::/48", "\x40\x34\x12", "2001:db8:0:3412::/64", false}, // nothing shows
+		{"2001:db8::/59", "\x40\x7f", "2001:db8:0:f::/64", false},        // one octet has no order
+		{"2000::/16", "\x7d" + strings.Repeat("\x00", 13) + "\xf8", "2000::f8/125", false},
+		{"2000::/16", "\x7d\xf8" + strings.Repeat("\x00", 12) + "\xff", "2000:f800::f8/125", true},
+	} {
+		var d decoder
+		if got := d.exclude("", netip.MustParsePrefix(c.prefix), []byte(c.octets)); got.String() != c.read {
+			t.Errorf("%x in %s: read %s, want %s", c.octets, c.prefix, got, c.read)
+		}
+		want := "Prefix Exclude: read as " + c.read + ", but the octets of its subnet id seem to be in reverse order"
+		if told := len(d.m.Faults) == 1 && d.m.Faults[0] == want; told != c.told || !told && len(d.m.Faults) > 0 {
+			t.Errorf("%x in %s: faults %q", c.octets, c.prefix, d.m.Faults)
+		}
+	}
+}
+
 // TestExcludeFaults: whatever is wrong with a Prefix Exclude option, the prefix stays.
 func TestExcludeFaults(t *testing.T) {
 	for _, c := range []struct{ options, fault string }{
