@@ -29,6 +29,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
+	t.Parallel()
 	l := netlab.New(t)
 	s := &site{t: t, lab: l, client: l.NS("client"), router: l.NS("router")}
 	for _, ns := range []*netlab.NS{s.client, s.router} {
