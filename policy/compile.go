@@ -59,6 +59,10 @@ func (c *compiler) uplink(u Uplink) {
 		c.sysctl(dev+".accept_ra_defrtr", "0", why)
 		c.state.Sysctls = append(c.state.Sysctls, kernel.Sysctl{Name: dev + ".accept_ra_rt_info_max_plen", Value: "0", Optional: true, Reason: why})
 		c.sysctl(dev+".accept_ra", "2", why)
+		if u.PD {
+			why.Rule = "where the provider's network wants a prefix per router (P flag, RFC 9762), the kernel does not number itself from the shared one"
+			c.state.Sysctls = append(c.state.Sysctls, kernel.Sysctl{Name: dev + ".ra_honor_pio_pflag", Value: "1", Optional: true, Reason: why})
+		}
 	}
 	why.Rule = "traffic of this uplink's prefixes never falls through to another uplink"
 	c.route(kernel.Route{Table: u.Table, Dst: anywhere6, Metric: kernel.MetricLast, Type: kernel.Unreachable, Reason: why})

@@ -10,7 +10,7 @@ import (
 // are no events. lost are prefixes known to have been lost before, so that their return reads as restored.
 func Events(old, now Site, lost []netip.Prefix) []Event {
 	var events []Event
-	for _, kind := range []string{UplinkUp, PrefixNew, PrefixRestored, PrefixChanged, SubnetNew, SubnetLost, PrefixDeprecated, PrefixLost, UplinkDown} {
+	for _, kind := range []string{UplinkUp, UplinkInformed, PrefixNew, PrefixRestored, PrefixChanged, SubnetNew, SubnetLost, PrefixDeprecated, PrefixLost, UplinkDown} {
 		for _, u := range now.Uplinks {
 			was, _ := find(old.Uplinks, u.Name)
 			events = appendEvents(events, kind, change{was, u, old, now, lost})
@@ -36,7 +36,12 @@ func appendEvents(events []Event, kind string, c change) []Event {
 	switch kind {
 	case UplinkUp, UplinkDown:
 		if c.was.Up != c.is.Up && c.is.Up == (kind == UplinkUp) {
-			events = append(events, Event{Kind: kind, Uplink: c.is.Name, Interface: c.is.Interface, Gateway: c.is.Gateway})
+			events = append(events, c.ofUplink(kind))
+		}
+		return events
+	case UplinkInformed:
+		if _, there := find(c.now.Uplinks, c.is.Name); there && !c.was.Told.SameMeaning(c.is.Told) {
+			events = append(events, c.ofUplink(kind))
 		}
 		return events
 	case PrefixLost:
@@ -146,10 +151,19 @@ func (c change) renumbered() (events []Event) {
 	return events
 }
 
+// ofUplink is an event with what all events of an uplink say of it.
+func (c change) ofUplink(kind string) Event {
+	e := Event{Kind: kind, Uplink: c.is.Name, Interface: c.is.Interface, Gateway: c.is.Gateway}
+	if u, there := find(c.now.Uplinks, c.is.Name); there {
+		e.Told = &u.Told
+	}
+	return e
+}
+
 // event describes g with its subnets as they stand in site s.
 func (c change) event(kind string, g Delegation, s Site, now time.Time) Event {
-	e := Event{Kind: kind, Uplink: c.is.Name, Interface: c.is.Interface, Prefix: g.Prefix, Gateway: c.is.Gateway,
-		Preferred: g.PreferredUntil.Seconds(now), Valid: g.ValidUntil.Seconds(now)}
+	e := c.ofUplink(kind)
+	e.Prefix, e.Preferred, e.Valid = g.Prefix, g.PreferredUntil.Seconds(now), g.ValidUntil.Seconds(now)
 	if kind == PrefixLost {
 		e.Preferred, e.Valid = 0, 0
 	}

@@ -54,7 +54,7 @@ func (p *planner) problem(path, code, format string, args ...any) {
 func (p *planner) uplink(c config.Uplink) Uplink {
 	facts := p.w.Uplinks[c.Name]
 	link, exists := p.w.Links[c.Interface]
-	u := Uplink{Name: c.Name, Interface: c.Interface, Metric: c.Metric, Present: exists, Link: exists && link.Up, Told: told(facts),
+	u := Uplink{Name: c.Name, Interface: c.Interface, Metric: c.Metric, Present: exists, Link: exists && link.Up, PD: len(c.DHCPv6.Prefixes) > 0, Told: told(facts, p.w.Now),
 		Config: "uplink." + c.Name + " (" + place(c.Pos) + ")"}
 	u.Number = p.number(c.Name)
 	u.Table = p.cfg.TableBase + u.Number
@@ -193,12 +193,19 @@ func (p *planner) downstream(c config.Downstream) Downstream {
 func (p *planner) announce(c config.Downstream, d *Downstream) {
 	a := Announcement{Send: c.RA.Enabled && d.Link, RouterLifetime: c.RA.RouterLifetime, MinInterval: c.RA.MinInterval,
 		MaxInterval: c.RA.MaxInterval, MTU: c.RA.MTU, DNS: c.RA.DNS}
+	var up []Uplink // that number d and work, in the order of the config
+	for _, u := range p.site.Uplinks {
+		if c.RA.Enabled && u.Up && slices.ContainsFunc(d.Subnets, func(s Subnet) bool { return s.Uplink == u.Name && s.Prefix.Bits() == 64 }) {
+			up = append(up, u)
+		}
+	}
+	a.Router = len(up) > 0
+	a.passOn(up)
 	for _, s := range d.Subnets {
 		if s.Prefix.Bits() != 64 || !c.RA.Enabled {
 			continue
 		}
 		u := p.uplinkNamed(s.Uplink)
-		a.Router = a.Router || u.Up
 		a.Prefixes = append(a.Prefixes, AnnouncedPrefix{Prefix: s.Prefix, PreferredUntil: s.PreferredUntil, ValidUntil: s.ValidUntil,
 			PreferredCap: c.RA.PreferredLifetime, ValidCap: c.RA.ValidLifetime})
 		if len(c.RA.DNS) == 0 {

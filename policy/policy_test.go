@@ -153,6 +153,12 @@ func lans(s Site, names ...string) Site {
 	return s
 }
 
+// tells is s with what its uplink tells.
+func tells(s Site, t Told) Site {
+	s.Uplinks[0].Told = t
+	return s
+}
+
 func TestEvents(t *testing.T) {
 	site := func(up bool, gs ...Delegation) Site {
 		return Site{Now: epoch, Uplinks: []Uplink{{Name: "fiber", Interface: "wan0", Up: up, Gateway: netip.MustParseAddr("fe80::1"), Delegations: gs}}}
@@ -178,6 +184,13 @@ func TestEvents(t *testing.T) {
 		{"preferred again", site(true, g(a, Deprecated)), site(true, g(a, Preferred)), nil, []string{"prefix.restored fiber " + a}},
 		{"another LAN", lans(site(true, g(a, Preferred)), "lan"), lans(site(true, g(a, Preferred)), "lan", "guest"), nil, []string{"subnet.new fiber " + a + " guest"}},
 		{"LAN gone", lans(site(true, g(a, Preferred)), "lan", "guest"), lans(site(true, g(a, Preferred)), "lan"), nil, []string{"subnet.lost fiber " + a + " guest"}},
+		{"told", site(true, g(a, Preferred)), tells(site(true, g(a, Preferred)), Told{Info: pd.Info{AFTR: "aftr.example"}}), nil, []string{"uplink.informed fiber AFTR aftr.example"}},
+		{"told first", Site{}, tells(site(true, g(a, Preferred)), Told{Info: pd.Info{AFTR: "aftr.example"}}), nil,
+			[]string{"uplink.up fiber AFTR aftr.example", "uplink.informed fiber AFTR aftr.example", "prefix.new fiber " + a + " AFTR aftr.example"}},
+		{"told no more", tells(site(true), Told{Info: pd.Info{AFTR: "aftr.example"}}), site(true), nil, []string{"uplink.informed fiber"}},
+		{"told and removed", tells(site(true), Told{Info: pd.Info{AFTR: "aftr.example"}}), Site{Now: epoch}, nil, []string{"uplink.down fiber"}},
+		{"lost with word", tells(site(true, g(a, Preferred)), Told{Info: pd.Info{AFTR: "a.example"}}), tells(site(false), Told{Info: pd.Info{AFTR: "a.example"}}), nil,
+			[]string{"prefix.lost fiber " + a + " AFTR a.example", "uplink.down fiber AFTR a.example"}},
 		{"uplink removed", site(true, g(a, Preferred)), Site{Now: epoch}, nil, []string{"prefix.lost fiber " + a, "uplink.down fiber"}},
 	}
 	for _, tt := range tests {
@@ -190,6 +203,11 @@ func TestEvents(t *testing.T) {
 				}
 				if e.OldPrefix.IsValid() {
 					s += " from " + e.OldPrefix.String()
+				}
+				if _, there := find(tt.now.Uplinks, e.Uplink); there != (e.Told != nil) {
+					t.Errorf("%s: told %v", e.Kind, e.Told)
+				} else if there && e.Told.AFTR != "" {
+					s += " AFTR " + e.Told.AFTR
 				}
 				if strings.HasPrefix(e.Kind, "subnet.") {
 					s += " " + e.Subnets[0].Downstream

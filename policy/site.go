@@ -98,6 +98,7 @@ type Uplink struct {
 	Reason       string            `json:"reason"`              // why it is not up, in words: "no carrier"; "" when up
 	Present      bool              `json:"present"`             // the interface exists
 	Link         bool              `json:"link"`                // the interface exists and is administratively up
+	PD           bool              `json:"pd"`                  // asks for prefixes
 	Addresses    []netip.Addr      `json:"addresses,omitempty"` // the router's own on the uplink's interface, of any origin
 	Leased       []Leased          `json:"leased,omitempty"`    // those of them that come from DHCPv6
 	Gateway      netip.Addr        `json:"gateway,omitzero"`

@@ -87,8 +87,11 @@ type Engine struct {
 	status    string
 	gen       uint64
 	postponed map[string]bool // uplinks whose prefixes change too often: their newest lease waits
-	unsaved   []job           // leases, handed to the writer when the kernel has followed: it would take a processor from that
-	pending   []publication   // waiting for the writer
+	untold    map[string]bool // uplinks that tell something else too often: events of it wait
+	adopted   map[string]adopted
+	heard     map[string]policy.Heard // by uplink, without what is adopted
+	unsaved   []job                   // leases, handed to the writer when the kernel has followed: it would take a processor from that
+	pending   []publication           // waiting for the writer
 	counters  Counters
 	links     []kernel.Link
 	afterStep []func() // called once when the step that follows is done
@@ -98,7 +101,8 @@ type Engine struct {
 // New returns an engine; it does nothing before Run.
 func New(opt Options) *Engine {
 	e := &Engine{opt: opt, facts: make(chan fact, 64), hints: make(chan struct{}, 1), written: make(chan uint64, 1),
-		jobs: make(chan job, 64), done: make(chan struct{}), cfg: opt.Config, clients: map[string]ClientStatus{}, postponed: map[string]bool{}}
+		jobs: make(chan job, 64), done: make(chan struct{}), cfg: opt.Config, clients: map[string]ClientStatus{}, postponed: map[string]bool{},
+		untold: map[string]bool{}, adopted: map[string]adopted{}, heard: map[string]policy.Heard{}}
 	e.limits = limiter{rate: 5 * time.Second, burst: 10, keys: map[string]bucket{}}
 	e.world.Uplinks = map[string]policy.UplinkFacts{}
 	e.watch.subscribers = map[chan Item]bool{}
@@ -122,7 +126,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	go func() { defer close(written); e.write() }()
 	defer func() { close(e.jobs); <-written }() // what was decided reaches the disk before Run returns
 	e.refreshLinks(ctx)
-	e.adopt(ctx)
+	e.world.Now = time.Now()
+	if state, err := e.opt.Kernel.Read(ctx, e.scope(kernel.State{})); err == nil {
+		e.adopt(state)
+	} else {
+		e.opt.Log.Warn("read the kernel before the first plan", "err", err)
+	}
 	e.step(ctx)
 	var noise <-chan time.Time
 	timer := time.NewTimer(0)
@@ -191,7 +200,10 @@ func (e *Engine) next() time.Time {
 	if !e.retryAt.IsZero() {
 		sooner(e.retryAt)
 	}
-	if len(e.postponed) > 0 {
+	for _, a := range e.adopted {
+		sooner(a.until)
+	}
+	if len(e.postponed)+len(e.untold) > 0 {
 		sooner(e.world.Now.Add(e.limits.rate))
 	}
 	for _, d := range deadlines(e.snap.Load().Site, e.ledger) {
@@ -212,29 +224,3 @@ func (e *Engine) alive() {
 		e.opt.Alive()
 	}
 }
-
-// adopt takes next hops that are in the kernel from the last run as facts for a minute: a restart must not interrupt
-// traffic until the next router advertisement.
-func (e *Engine) adopt(ctx context.Context) {
-	e.world.Now = time.Now()
-	state, err := e.opt.Kernel.Read(ctx, e.scope(kernel.State{}))
-	if err != nil {
-		e.opt.Log.Warn("read the kernel before the first plan", "err", err)
-		return
-	}
-	e.salvage(state)
-	site, _, _ := policy.Plan(e.cfg, e.world, e.ledger)
-	for _, u := range site.Uplinks {
-		for _, r := range state.Routes {
-			if r.Table == u.Table && r.Type == kernel.Unicast && r.Dst.Bits() == 0 && r.Dev == u.Interface && r.Gateway.Is6() {
-				f := e.world.Uplinks[u.Name]
-				f.Heard.Routers = append(f.Heard.Routers, policy.Router{Address: r.Gateway, Until: untilFrom(e.world.Now, adoption)})
-				e.world.Uplinks[u.Name] = f
-			}
-		}
-	}
-}
-
-// adoption is how long a next hop of the last run is believed: long enough for three Router Solicitations
-// (RFC 4861 §6.3.7: 3 times 4 s) and a slow router.
-const adoption = time.Minute

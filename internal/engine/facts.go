@@ -111,19 +111,6 @@ func (e *Engine) grant(uplink string, l pd.Lease, reported bool) {
 	e.world.Uplinks[uplink] = f
 }
 
-// Heard takes in what the routers of an uplink advertise.
-func (e *Engine) Heard(uplink string, h policy.Heard) {
-	e.send(func(e *Engine) bool {
-		if !e.has(uplink) {
-			return false
-		}
-		f := e.world.Uplinks[uplink]
-		f.Heard = h
-		e.world.Uplinks[uplink] = f
-		return true
-	})
-}
-
 // Hint says that something in the kernel may have changed. It never blocks.
 func (e *Engine) Hint() {
 	select {
@@ -142,6 +129,8 @@ func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 			if !e.has(name) {
 				delete(e.world.Uplinks, name)
 				delete(e.clients, name)
+				delete(e.heard, name)
+				delete(e.adopted, name)
 			}
 		}
 		e.limits.forget()
@@ -214,6 +203,9 @@ func (e *Engine) refreshLinks(ctx context.Context) {
 func deadlines(s policy.Site, led policy.Ledger) (ds []lifetime.Deadline) {
 	for _, u := range s.Uplinks {
 		ds = append(ds, u.GatewayUntil)
+		for _, p := range u.Told.PREF64 {
+			ds = append(ds, p.Until)
+		}
 		for _, g := range u.Delegations {
 			ds = append(ds, g.PreferredUntil, g.ValidUntil)
 		}

@@ -61,8 +61,9 @@ func (e *Engine) wasShown(downstream string, p netip.Prefix) bool {
 // publish compares the confirmed site with what was reported before and tells consumers: at once when nothing has to be
 // on disk first, else when it is.
 func (e *Engine) publish(site policy.Site, ledger policy.Ledger) {
-	events := policy.Events(e.shown, site, e.lost)
-	e.shown = site
+	known := e.withhold(site)
+	events := policy.Events(e.shown, known, e.lost)
+	e.shown = known
 	e.noteLost(events)
 	pub := publication{site: site, events: events}
 	changed := !sameLedger(ledger, e.ledger)
@@ -74,7 +75,7 @@ func (e *Engine) publish(site policy.Site, ledger policy.Ledger) {
 			j.ledger = e.copyLedger()
 		}
 		if len(events) > 0 {
-			j.reported = &reported{BootID: e.opt.BootID, Site: site, Lost: slices.Clone(e.lost)}
+			j.reported = &reported{BootID: e.opt.BootID, Site: known, Lost: slices.Clone(e.lost)}
 		}
 		e.jobs <- j
 	}

@@ -23,6 +23,7 @@ func (e *Engine) step(ctx context.Context) {
 	start := time.Now()
 	e.world.Now = start
 	e.catchUp(start)
+	e.outgrow(start)
 	site, problems, ledger := policy.Plan(e.cfg, e.world, e.ledger)
 	want := e.restoring(policy.Compile(site))
 	scope, began := e.scope(want), time.Now()

@@ -20,6 +20,11 @@ const (
 	maxServers  = 8
 	maxDomains  = 8
 	maxDNSSL    = 31 * 8
+	maxPortal   = 31*8 - 2 // octets of a URI; a longer one, which DHCPv6 could carry, is not announced
+	maxPREF64   = 4
+
+	pref64Unit     = 8 * time.Second // of lifetimes in PREF64 options (RFC 8781 §4)
+	maxPREF64Units = 8191 * pref64Unit
 
 	minMTU       = 1280 // RFC 8200 §5
 	headers      = 40 + 16
@@ -31,9 +36,12 @@ const (
 	minimumMinRA = 3 * time.Second
 )
 
+// pref64Lengths are the lengths that a PREF64 option has a code for (RFC 8781 §4).
+var pref64Lengths = []int{32, 40, 48, 56, 64, 96}
+
 // Build returns the router advertisement that says a on link at now. Lifetimes are what is left at now, rounded down, so
 // that no host keeps a prefix for longer than the lease (RFC 9915 §6.3, RFC 9096 §3.3). What does not fit into the link's
-// MTU is left out from the end: DNS names first, then DNS servers, then the last prefixes.
+// MTU is left out from the end: DNS names first, then the captive portal, NAT64 prefixes, DNS servers, and the last prefixes.
 func Build(a policy.Announcement, link kernel.Link, now time.Time) *ndp.RouterAdvertisement {
 	return build(a, leftovers{}, link, now)
 }
@@ -75,6 +83,20 @@ func build(a policy.Announcement, gone leftovers, link kernel.Link, now time.Tim
 	}
 	addServers(a.DNS, life)
 	addServers(gone.dns.values(now), 0)
+	addNAT64 := func(p netip.Prefix, life time.Duration) {
+		if slices.Contains(pref64Lengths, p.Bits()) && p.Addr().Is6() {
+			add(16, &ndp.PREF64{Prefix: p.Masked(), Lifetime: life})
+		}
+	}
+	for _, p := range a.PREF64[:min(len(a.PREF64), maxPREF64)] {
+		addNAT64(p.Prefix, pref64Lifetime(p, a, now))
+	}
+	for _, p := range gone.pref64.values(now) {
+		addNAT64(p, 0)
+	}
+	if n := len(a.CaptivePortal); n > 0 && n <= maxPortal {
+		add((2+n+7)/8*8, &ndp.CaptivePortal{URI: a.CaptivePortal})
+	}
 	addDomains(a.Search, life)
 	addDomains(gone.search.values(now), 0)
 	return ra
@@ -124,6 +146,14 @@ func dnsLifetime(a policy.Announcement, now time.Time) time.Duration {
 		life = min(life, longest)
 	}
 	return life
+}
+
+// pref64Lifetime returns how long hosts may use p: three intervals rounded up to a unit, as RFC 8781 §4.1 asks, but no
+// longer than the provider's router lets us.
+func pref64Lifetime(p policy.PREF64, a policy.Announcement, now time.Time) time.Duration {
+	_, interval := intervals(a)
+	life := (3*interval + pref64Unit - 1).Truncate(pref64Unit)
+	return min(life, left(p.Until, now).Truncate(pref64Unit), maxPREF64Units)
 }
 
 // announceable returns at most maxServers of the addresses that can be a DNS server for a host.

@@ -87,6 +87,30 @@ lladdr 02:00:00:00:01:01
 prefix 2001:db8:a::/64 onlink true auto true valid 10s preferred 10s
 rdnss [2001:db8::53] lifetime 10s
 `},
+		{"a NAT64 prefix for three intervals in units of 8 s, not beyond its end; a captive portal", func(a *policy.Announcement) {
+			a.MaxInterval = 601 * time.Second
+			a.PREF64 = []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.Forever()},
+				{Prefix: netip.MustParsePrefix("2001:db8:64::/48"), Until: in(39 * time.Second)},
+				{Prefix: netip.MustParsePrefix("2001:db8:64::/50"), Until: lifetime.Forever()}}
+			a.CaptivePortal = "https://portal.example/api"
+		}, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1h30m0s preferred 45m0s
+pref64 64:ff9b::/96 lifetime 30m8s
+pref64 2001:db8:64::/48 lifetime 32s
+portal https://portal.example/api
+`},
+		{"the longest intervals, and a portal that no option holds", func(a *policy.Announcement) {
+			a.MaxInterval = 30000 * time.Second
+			a.PREF64 = []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.Forever()}}
+			a.CaptivePortal = "https://" + strings.Repeat("p", maxPortal-7)
+		}, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1h30m0s preferred 45m0s
+pref64 64:ff9b::/96 lifetime 18h12m8s
+`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := announce(start, prefixA)
@@ -111,10 +135,12 @@ func TestForgottenServersAreWithdrawn(t *testing.T) {
 	before, after := []netip.Addr{netip.MustParseAddr("2001:db8:a::1"), netip.MustParseAddr("2001:db8::53")}, []netip.Addr{netip.MustParseAddr("2001:db8::53")}
 	gone.dns.replace(before, after, start.Add(time.Minute))
 	gone.search.replace([]string{"old.example"}, nil, start.Add(time.Minute))
+	gone.pref64.replace([]netip.Prefix{netip.MustParsePrefix("64:ff9b::/96")}, nil, start.Add(time.Minute))
 	a := announce(start)
 	a.DNS = after
 	got := text(build(a, gone, lan, start))
-	for _, want := range []string{"rdnss [2001:db8:a::1] lifetime 0s\n", "dnssl [old.example] lifetime 0s\n", "rdnss [2001:db8::53] lifetime 30m0s\n"} {
+	for _, want := range []string{"rdnss [2001:db8:a::1] lifetime 0s\n", "dnssl [old.example] lifetime 0s\n", "rdnss [2001:db8::53] lifetime 30m0s\n",
+		"pref64 64:ff9b::/96 lifetime 0s\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no line %q in:\n%s", want, got)
 		}
@@ -153,6 +179,11 @@ func TestBuildBounds(t *testing.T) {
 		for i := range rapid.IntRange(0, 20).Draw(t, "dns") {
 			a.DNS = append(a.DNS, netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 15: byte(i)}))
 		}
+		for i := range rapid.IntRange(0, 6).Draw(t, "nat64") {
+			a.PREF64 = append(a.PREF64, policy.PREF64{Prefix: netip.PrefixFrom(netip.AddrFrom16([16]byte{0, 0x64, 15: byte(i)}),
+				rapid.IntRange(0, 128).Draw(t, "nat64 length")), Until: deadline.Draw(t, "nat64 until")})
+		}
+		a.CaptivePortal = rapid.StringMatching(`[a-z0-9/:.]{0,300}`).Draw(t, "portal")
 		a.Search = rapid.SliceOfN(rapid.StringMatching(`[a-z0-9.-]{0,80}`), 0, 20).Draw(t, "search")
 		link := lan
 		link.MTU = rapid.IntRange(0, 9000).Draw(t, "linkmtu")
@@ -203,6 +234,10 @@ func TestSameMeaning(t *testing.T) {
 		{"lease cut short", func(a *policy.Announcement) { a.Prefixes[0].ValidUntil = in(time.Minute) }, false},
 		{"no way out", func(a *policy.Announcement) { a.Router = false }, false},
 		{"DNS added", func(a *policy.Announcement) { a.DNS = []netip.Addr{netip.MustParseAddr("2001:db8::53")} }, false},
+		{"NAT64 prefix", func(a *policy.Announcement) {
+			a.PREF64 = []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.Forever()}}
+		}, false},
+		{"captive portal", func(a *policy.Announcement) { a.CaptivePortal = "https://portal.example/" }, false},
 		{"MTU", func(a *policy.Announcement) { a.MTU = 1400 }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -218,7 +253,17 @@ func TestSameMeaning(t *testing.T) {
 func TestSameMeaningToleratesJitterOfRenewals(t *testing.T) {
 	a, b := announce(start, prefixA), announce(start, prefixA)
 	a.Prefixes[0].ValidUntil, b.Prefixes[0].ValidUntil = in(time.Minute), in(time.Minute+1500*time.Millisecond)
+	for _, x := range []struct {
+		a     *policy.Announcement
+		until time.Duration
+	}{{&a, 63 * time.Second}, {&b, 64 * time.Second}} { // in two different units of 8 s
+		x.a.CaptivePortal, x.a.PREF64 = "https://portal.example/", []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: in(x.until)}}
+	}
 	if !sameMeaning(Build(a, lan, start), Build(b, lan, start)) {
 		t.Error("1.5 s count as a change")
+	}
+	b.PREF64[0].Until = in(80 * time.Second)
+	if sameMeaning(Build(a, lan, start), Build(b, lan, start)) {
+		t.Error("a NAT64 prefix for 16 s longer counts as no change")
 	}
 }

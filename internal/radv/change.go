@@ -35,6 +35,13 @@ func sameOption(a, b ndp.Option) bool {
 	case *ndp.DNSSearchList:
 		b, ok := b.(*ndp.DNSSearchList)
 		return ok && slices.Equal(a.DomainNames, b.DomainNames) && sameLifetime(a.Lifetime, b.Lifetime)
+	case *ndp.PREF64:
+		b, ok := b.(*ndp.PREF64)
+		// The unit makes small steps of the deadline large ones.
+		return ok && a.Prefix == b.Prefix && (a.Lifetime == 0) == (b.Lifetime == 0) && (a.Lifetime-b.Lifetime).Abs() <= pref64Unit
+	case *ndp.CaptivePortal:
+		b, ok := b.(*ndp.CaptivePortal)
+		return ok && a.URI == b.URI
 	}
 	return false
 }
@@ -45,8 +52,8 @@ func sameLifetime(a, b time.Duration) bool {
 }
 
 // withdraw turns ra into the last word of a router that goes away: not a default router any more (RFC 4861 §6.2.5). With
-// everything set, the prefixes and DNS servers are withdrawn too; otherwise they are left out and hosts keep them, since
-// another program may have taken over the same prefixes.
+// everything set, the prefixes, DNS servers and NAT64 prefixes are withdrawn too; otherwise they are left out and hosts keep
+// them, since another program may have taken over the same prefixes. A captive portal has no lifetime: it is left out.
 func withdraw(ra *ndp.RouterAdvertisement, everything bool) {
 	ra.RouterLifetime = 0
 	keep := ra.Options[:0]
@@ -58,6 +65,10 @@ func withdraw(ra *ndp.RouterAdvertisement, everything bool) {
 			o.Lifetime = 0
 		case *ndp.DNSSearchList:
 			o.Lifetime = 0
+		case *ndp.PREF64:
+			o.Lifetime = 0
+		case *ndp.CaptivePortal:
+			continue
 		default:
 			keep = append(keep, o)
 			continue

@@ -4,17 +4,20 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"uplinkd/policy"
 )
 
 // maxLeftovers bounds what is remembered of each kind; older ones are forgotten first.
 const maxLeftovers = maxServers
 
-// leftovers are the DNS servers and names that were announced, are not any more, and that hosts may still hold: they are
-// announced with lifetime 0 until the lifetime last announced has run out (RFC 8106 §5.1). Without this a host asks the
-// servers of a withdrawn prefix for up to three intervals.
+// leftovers are the DNS servers, names and NAT64 prefixes that were announced, are not any more, and that hosts may still
+// hold: they are announced with lifetime 0 until the lifetime last announced has run out (RFC 8106 §5.1, RFC 8781 §4.1).
+// Without this a host asks the servers of a withdrawn prefix for up to three intervals.
 type leftovers struct {
 	dns    forgotten[netip.Addr]
 	search forgotten[string]
+	pref64 forgotten[netip.Prefix]
 }
 
 // forgotten is a list of values with the time until which each is still worth a mention.
@@ -56,6 +59,14 @@ func (f forgotten[T]) values(now time.Time) []T {
 		if e.until.After(now) {
 			out = append(out, e.value)
 		}
+	}
+	return out
+}
+
+func prefixesOf(list []policy.PREF64) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range list {
+		out = append(out, p.Prefix)
 	}
 	return out
 }

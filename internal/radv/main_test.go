@@ -62,6 +62,10 @@ func text(ra *ndp.RouterAdvertisement) string {
 			fmt.Fprintf(&b, "rdnss %v lifetime %s\n", o.Servers, o.Lifetime)
 		case *ndp.DNSSearchList:
 			fmt.Fprintf(&b, "dnssl %v lifetime %s\n", o.DomainNames, o.Lifetime)
+		case *ndp.PREF64:
+			fmt.Fprintf(&b, "pref64 %s lifetime %s\n", o.Prefix, o.Lifetime)
+		case *ndp.CaptivePortal:
+			fmt.Fprintf(&b, "portal %s\n", o.URI)
 		default:
 			fmt.Fprintf(&b, "%T\n", o)
 		}

@@ -125,6 +125,13 @@ func (s *Sender) takeMail(now time.Time) {
 		held := now.Add(dnsLifetime(before, now))
 		s.gone.dns.replace(before.DNS, after.DNS, held)
 		s.gone.search.replace(before.Search, after.Search, held)
+		longest := now
+		for _, p := range before.PREF64 {
+			if until := now.Add(pref64Lifetime(p, before, now)); until.After(longest) {
+				longest = until
+			}
+		}
+		s.gone.pref64.replace(prefixesOf(before.PREF64), prefixesOf(after.PREF64), longest)
 	}
 	_, longest := intervals(after)
 	s.schedule.limitInterval(now, longest)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
+	"uplinkd/policy"
 )
 
 // runSender starts a Sender on a wire, inside a bubble. The returned function ends Run and waits for it.
@@ -141,13 +143,15 @@ func TestSenderWithdrawsDNS(t *testing.T) {
 		s.SetLink(lan)
 		a := announce(time.Now(), prefixA)
 		a.DNS = []netip.Addr{netip.MustParseAddr("2001:db8:a::1")}
+		a.PREF64 = []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.Forever()}}
 		s.Set(a)
 		synctest.Wait()
 		w.take()
-		a.DNS = nil
+		a.DNS, a.PREF64 = nil, nil
 		s.Set(a)
 		synctest.Wait()
-		if got := text(decode(t, w.take()[0])); !strings.Contains(got, "rdnss [2001:db8:a::1] lifetime 0s") {
+		got := text(decode(t, w.take()[0]))
+		if !strings.Contains(got, "rdnss [2001:db8:a::1] lifetime 0s") || !strings.Contains(got, "pref64 64:ff9b::/96 lifetime 0s") {
 			t.Errorf("sent:\n%s", got)
 		}
 	})
@@ -218,7 +222,7 @@ func TestSenderFarewell(t *testing.T) {
 		{"stop is silent", func(s *Sender, stop func()) { stop() }, ""},
 		{"final stop", func(s *Sender, stop func()) { s.Final(); stop() },
 			"router 0s hoplimit 64 managed false other false\nlladdr 02:00:00:00:01:01\n" +
-				"prefix 2001:db8:a::/64 onlink true auto true valid 0s preferred 0s\n"},
+				"prefix 2001:db8:a::/64 onlink true auto true valid 0s preferred 0s\npref64 64:ff9b::/96 lifetime 0s\n"},
 		{"no longer to be announced", func(s *Sender, stop func()) {
 			a := announce(time.Now(), prefixA)
 			a.Send = false
@@ -232,7 +236,9 @@ func TestSenderFarewell(t *testing.T) {
 				w := &wire{}
 				s, stop := runSender(t, w)
 				s.SetLink(lan)
-				s.Set(announce(time.Now(), prefixA))
+				a := announce(time.Now(), prefixA)
+				a.CaptivePortal, a.PREF64 = "https://portal.example/", []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.Forever()}}
+				s.Set(a)
 				pass(20 * time.Second)
 				w.take()
 				c.end(s, stop)

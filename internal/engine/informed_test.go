@@ -1,0 +1,153 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"uplinkd/internal/kernel/fake"
+	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
+	"uplinkd/policy"
+)
+
+// provider is what a provider of these tests tells at the moment: name servers by DHCPv6, the rest in RAs.
+func provider(server string) (pd.Lease, policy.Heard) {
+	l := lease(bound.leases["fiber"])
+	l.DNS = []netip.Addr{netip.MustParseAddr(server)}
+	l.Unknown = []pd.Option{{Code: 17, Data: []byte{1, 2}}}
+	return l, policy.Heard{Routers: []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: untilFrom(time.Now(), 30*time.Minute)}},
+		DNS: []netip.Addr{netip.MustParseAddr("2001:db8:f::64")}, Search: []string{"example.net"}, CaptivePortal: "https://portal.example/",
+		PREF64: []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: untilFrom(time.Now(), 30*time.Minute)}}}
+}
+
+// told collects the events that hooks hear, and what they hear with uplink.informed.
+type told struct {
+	kinds    []string
+	informed []policy.Told
+}
+
+func (o *told) options(opt *Options) {
+	opt.Events = func(items []Item, _ policy.Site) {
+		for _, i := range items {
+			o.kinds = append(o.kinds, i.Event.Kind)
+			if i.Event.Kind == policy.UplinkInformed {
+				o.informed = append(o.informed, *i.Event.Told)
+			}
+		}
+	}
+}
+
+func tell(e *Engine, l pd.Lease, h policy.Heard) {
+	e.Heard("fiber", h)
+	e.Client("fiber", ClientStatus{State: "bound", Reported: true, Lease: l}, true)
+}
+
+// What a provider tells is told once, also over a restart, during which no router is heard for a while.
+func TestInformedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var first, second told
+		kern, store := &fake.Kernel{Link: fakeLinks()}, newMemory()
+		e, stop := startStoppable(t, kern, store, parse(t, bound.config), first.options)
+		for range 3 { // renewals and further RAs, whose deadlines move
+			l, h := provider("2001:db8:f::53")
+			tell(e, l, h)
+			pass(10 * time.Minute)
+		}
+		// What the router says and what the lease adds may come in one step or in two.
+		if want := []string{policy.UplinkUp, policy.UplinkInformed, policy.PrefixNew}; !slices.Equal(slices.Compact(first.kinds), want) || len(first.informed) > 2 {
+			t.Errorf("events %v, want %v", first.kinds, want)
+		}
+		before := e.Snapshot().Site
+		stop()
+		announced := ""
+		e = start(t, kern, store, parse(t, bound.config), second.options, func(o *Options) {
+			o.Leases = store.leases
+			o.Announce = func(_ string, a policy.Announcement) {
+				announced = fmt.Sprint(a.DNS, a.Search, a.PREF64[0].Prefix, a.CaptivePortal)
+			}
+		})
+		synctest.Wait()
+		a := before.Downstreams[0].Announce
+		if want := fmt.Sprint(a.DNS, a.Search, a.PREF64[0].Prefix, a.CaptivePortal); announced != want {
+			t.Errorf("after the restart hosts are told %s, before it %s", announced, want)
+		}
+		pass(20 * time.Second)
+		l, h := provider("2001:db8:f::53")
+		tell(e, l, h)
+		pass(10 * time.Minute)
+		if len(second.kinds) > 0 {
+			t.Errorf("events after a restart with nothing changed: %v", second.kinds)
+		}
+	})
+}
+
+// What the routers of the last run told is given up when none of them says it again.
+func TestAdoptedFactsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var heard told
+		kern, store := &fake.Kernel{Link: fakeLinks()}, newMemory()
+		e, stop := startStoppable(t, kern, store, parse(t, bound.config))
+		l, h := provider("2001:db8:f::53")
+		tell(e, l, h)
+		synctest.Wait()
+		stop()
+		e = start(t, kern, store, parse(t, bound.config), heard.options, func(o *Options) { o.Leases = store.leases })
+		e.Heard("fiber", policy.Heard{Routers: h.Routers}) // one of two routers; the other has gone
+		pass(adoption - time.Second)
+		if len(heard.kinds) > 0 {
+			t.Errorf("too soon: %v", heard.kinds)
+		}
+		pass(2 * time.Second)
+		if len(heard.informed) != 1 || len(heard.kinds) != 1 {
+			t.Fatalf("events %v", heard.kinds)
+		}
+		if got := heard.informed[0]; len(got.DNS) != 1 || len(got.DomainSearch)+len(got.PREF64)+len(got.CaptivePortal) > 0 {
+			t.Errorf("still told: %+v", got)
+		}
+	})
+}
+
+// A provider that tells something else with every packet is followed at the limiter's pace, and to the end.
+func TestInformedTooOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var heard told
+		e := start(t, &fake.Kernel{Link: fakeLinks()}, newMemory(), parse(t, bound.config), heard.options)
+		for i := range 200 {
+			l, h := provider(fmt.Sprintf("2001:db8:f::%x", i+1))
+			tell(e, l, h)
+			synctest.Wait()
+		}
+		if n := len(heard.informed); n < 5 || n > 15 {
+			t.Errorf("%d events at once", n)
+		}
+		pass(time.Minute)
+		last := heard.informed[len(heard.informed)-1]
+		if want := netip.MustParseAddr("2001:db8:f::c8"); last.DNS[0] != want || len(heard.informed) > 20 {
+			t.Errorf("%d events; the last is about %s, not %s", len(heard.informed), last.DNS[0], want)
+		}
+	})
+}
+
+// A PREF64 ends at its deadline without another word.
+func TestPREF64Ends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var heard told
+		e := start(t, &fake.Kernel{Link: fakeLinks()}, newMemory(), parse(t, bound.config), heard.options)
+		l, h := provider("2001:db8:f::53")
+		h.Routers[0].Until = lifetime.Forever()
+		h.PREF64[0].Until = untilFrom(time.Now(), 90*time.Second)
+		tell(e, l, h)
+		pass(89 * time.Second)
+		if n := len(e.Snapshot().Site.Downstreams[0].Announce.PREF64); n != 1 {
+			t.Errorf("%d announced", n)
+		}
+		pass(2 * time.Second)
+		if n := len(e.Snapshot().Site.Downstreams[0].Announce.PREF64); n != 0 || len(heard.informed) != 2 {
+			t.Errorf("%d announced, events %v", n, heard.kinds)
+		}
+	})
+}
