@@ -1,8 +1,6 @@
 package isp
 
 import (
-	"crypto/hmac"
-	"crypto/md5"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -12,14 +10,8 @@ import (
 	"uplinkd/pd/wire"
 )
 
-// The Reconfigure Key Authentication Protocol (RFC 9915 §20.4).
-const (
-	rkapProtocol  = 3
-	rkapAlgorithm = 1 // HMAC-MD5
-	rkapKey       = 1 // type of the information in a Reply
-	rkapDigest    = 2 // and in a Reconfigure
-	rkapLen       = 16
-)
+// keyLen is the length of a key in octets (RFC 9915 §20.4).
+const keyLen = 16
 
 // key is what a client has been given for telling our Reconfigure messages from forged ones.
 type key struct {
@@ -43,17 +35,13 @@ func (s *server) agree(from netip.Addr, req pd.Message, reply *pd.Message) {
 		return
 	}
 	if k == nil {
-		k = &key{secret: make([]byte, rkapLen)}
+		k = &key{secret: make([]byte, keyLen)}
 		_, _ = rand.Read(k.secret) // never fails
 		s.keys[req.ClientID] = k
 	}
 	k.via = from
 	k.replay++
-	reply.Auth = rkap(k.replay, rkapKey, k.secret)
-}
-
-func rkap(replay uint64, typ byte, information []byte) *pd.Auth {
-	return &pd.Auth{Protocol: rkapProtocol, Algorithm: rkapAlgorithm, Replay: replay, Info: append([]byte{typ}, information...)}
+	reply.Auth = wire.ReconfigureKey(k.replay, k.secret)
 }
 
 // Forgery is what is wrong with a Reconfigure.
@@ -83,15 +71,7 @@ func (s *server) reconfigure(id pd.DUID, t pd.MessageType, f Forgery) ([]byte, e
 	if f == Unauthenticated {
 		return wire.Encode(m)
 	}
-	m.Auth = rkap(replay, rkapDigest, make([]byte, rkapLen))
-	b, err := wire.Encode(m) // what is signed is the message with a digest of zeros
-	if err != nil {
-		return nil, err
-	}
-	mac := hmac.New(md5.New, secret)
-	mac.Write(b)
-	m.Auth = rkap(replay, rkapDigest, mac.Sum(nil))
-	return wire.Encode(m)
+	return wire.EncodeReconfigure(m, replay, secret)
 }
 
 // Reconfigure asks every client that accepts it to send a Renew, a Rebind or an Information-request, and returns how many
