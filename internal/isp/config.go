@@ -3,6 +3,7 @@ package isp
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -49,13 +50,17 @@ type RA struct {
 	Interval       time.Duration // default 10 s
 	RouterLifetime time.Duration // default 3 Intervals
 	Prefixes       []RAPrefix
-	Unmanaged      bool // do not set the flags that promise DHCPv6 (M and O)
+	Unmanaged      bool             // do not set the flags that promise DHCPv6 (M and O)
+	Hardware       net.HardwareAddr // source link-layer address; default: that of the interface
+	PREF64         []netip.Prefix   // of a NAT64 (RFC 8781), as long as RouterLifetime
+	CaptivePortal  string           // URI (RFC 8910)
 }
 
 // RAPrefix is a prefix on the link between provider and client, e.g. for a provider that delegates nothing.
 type RAPrefix struct {
 	Prefix             netip.Prefix
 	OnLink, Autonomous bool
+	PreferPD           bool // P flag (RFC 9762)
 	Preferred, Valid   uint32
 }
 

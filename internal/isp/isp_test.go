@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -17,7 +18,9 @@ import (
 	"github.com/mdlayher/ndp"
 
 	"uplinkd/internal/isp"
+	"uplinkd/internal/kernel"
 	"uplinkd/internal/netlab"
+	"uplinkd/internal/radv"
 	"uplinkd/pd"
 	"uplinkd/pd/wire"
 )
@@ -308,6 +311,50 @@ func TestRouterAdvertisements(t *testing.T) {
 	defaultRoute(false)
 	l.provider.StartRA()
 	defaultRoute(true)
+}
+
+// TestContentOfRouterAdvertisements has the listener of uplinkd read what the provider says.
+func TestContentOfRouterAdvertisements(t *testing.T) {
+	prefix, nat64 := netip.MustParsePrefix("2001:db8:1:1::/64"), netip.MustParsePrefix("2001:db8:64::/48")
+	hardware, portal := "02:00:00:00:09:09", "https://portal.example/api"
+	mac, err := net.ParseMAC(hardware)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := setup(t, isp.Config{RA: isp.RA{RouterLifetime: 20 * time.Minute, Unmanaged: true, Hardware: mac, PREF64: []netip.Prefix{nat64}, CaptivePortal: portal,
+		Prefixes: []isp.RAPrefix{{Prefix: prefix, OnLink: true, PreferPD: true, Preferred: 1000, Valid: 2000}}}})
+	heard := make(chan radv.Facts, 100)
+	listener := radv.NewListener("wan", func(f radv.Facts) { heard <- f }, slog.New(slog.DiscardHandler))
+	var index int
+	if err := l.rtr.Do(func() error {
+		wan0, err := net.InterfaceByName("wan0")
+		if err == nil {
+			index = wan0.Index
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	listener.SetLink(kernel.Link{Name: "wan0", Index: index, Up: true, Carrier: true, LinkLocal: l.rtr.LinkLocal("wan0")})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.rtr.Do(func() error { return listener.Run(ctx) }) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	select {
+	case f := <-heard:
+		p := f.Prefixes[0]
+		if f.MACs[0] != hardware || f.PREF64[0].Prefix != nat64 || f.CaptivePortal != portal || f.Invitation != radv.DHCPv6Served || f.Managed || f.Other ||
+			p.Prefix != prefix || !p.OnLink || p.Autonomous || !p.PreferPD || f.Interface != index {
+			t.Errorf("heard %+v", f)
+		}
+	case <-time.After(patience):
+		t.Fatal("heard nothing")
+	}
 }
 
 func TestRouterSolicitationIsAnswered(t *testing.T) {

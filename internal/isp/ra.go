@@ -1,8 +1,8 @@
 package isp
 
 import (
+	"encoding/binary"
 	"net/netip"
-	"time"
 
 	"github.com/mdlayher/ndp"
 )
@@ -39,18 +39,21 @@ func advertisement(cfg Config, s *sockets) *ndp.RouterAdvertisement {
 		OtherConfiguration:   !cfg.RA.Unmanaged,
 		RouterLifetime:       cfg.RA.RouterLifetime,
 	}
-	if len(s.hardware) == 6 { // the library writes no others
-		ra.Options = append(ra.Options, &ndp.LinkLayerAddress{Direction: ndp.Source, Addr: s.hardware})
+	hardware := cfg.RA.Hardware
+	if hardware == nil {
+		hardware = s.hardware
+	}
+	if len(hardware) == 6 { // the library writes no others
+		ra.Options = append(ra.Options, &ndp.LinkLayerAddress{Direction: ndp.Source, Addr: hardware})
 	}
 	for _, p := range cfg.RA.Prefixes {
-		ra.Options = append(ra.Options, &ndp.PrefixInformation{
-			Prefix:                         p.Prefix.Masked().Addr(),
-			PrefixLength:                   uint8(p.Prefix.Bits()),
-			OnLink:                         p.OnLink,
-			AutonomousAddressConfiguration: p.Autonomous,
-			PreferredLifetime:              seconds(p.Preferred),
-			ValidLifetime:                  seconds(p.Valid),
-		})
+		ra.Options = append(ra.Options, p.option())
+	}
+	for _, p := range cfg.RA.PREF64 {
+		ra.Options = append(ra.Options, &ndp.PREF64{Lifetime: cfg.RA.RouterLifetime, Prefix: p})
+	}
+	if uri := cfg.RA.CaptivePortal; uri != "" {
+		ra.Options = append(ra.Options, &ndp.CaptivePortal{URI: uri})
 	}
 	if len(cfg.DNS) > 0 {
 		ra.Options = append(ra.Options, &ndp.RecursiveDNSServer{Lifetime: cfg.RA.RouterLifetime, Servers: cfg.DNS})
@@ -58,4 +61,22 @@ func advertisement(cfg Config, s *sockets) *ndp.RouterAdvertisement {
 	return ra
 }
 
-func seconds(s uint32) time.Duration { return time.Duration(s) * time.Second }
+// option is a Prefix Information option (RFC 4861 §4.6.2). The library does not know the P flag (RFC 9762 §4).
+func (p RAPrefix) option() ndp.Option {
+	var flags byte
+	if p.OnLink {
+		flags |= 0x80
+	}
+	if p.Autonomous {
+		flags |= 0x40
+	}
+	if p.PreferPD {
+		flags |= 0x10
+	}
+	value := []byte{uint8(p.Prefix.Bits()), flags}
+	value = binary.BigEndian.AppendUint32(value, p.Valid)
+	value = binary.BigEndian.AppendUint32(value, p.Preferred)
+	value = append(value, 0, 0, 0, 0)
+	value = append(value, p.Prefix.Masked().Addr().AsSlice()...)
+	return &ndp.RawOption{Type: 3, Length: 4, Value: value}
+}
