@@ -28,7 +28,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.uplinkd, "uplinkd", "build/uplinkd", "the binary to measure, as `make build` makes it")
 	flag.IntVar(&o.rounds, "rounds", 12, "how often each DHCPv6 client is started")
-	flag.StringVar(&o.only, "only", "", "one section: apply, reconcile or race")
+	flag.StringVar(&o.only, "only", "", "one section: apply, reconcile, uplinks, storm or race")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	status, err := o.run(ctx)
@@ -67,6 +67,11 @@ func (o options) run(ctx context.Context) (int, error) {
 func (o options) inside(ctx context.Context) error {
 	if o.wants("reconcile") {
 		if err := reconcile(ctx, os.Stdout); err != nil {
+			return err
+		}
+	}
+	if o.wants("uplinks") {
+		if err := manyUplinks(ctx, os.Stdout, o); err != nil {
 			return err
 		}
 	}

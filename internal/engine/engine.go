@@ -79,6 +79,7 @@ type Engine struct {
 	limits    limiter
 	backoff   time.Duration
 	retryAt   time.Time
+	warm      time.Time // end of the last step or rehearsal
 	resyncAt  time.Time
 	ready     bool
 	began     time.Time        // of Run
