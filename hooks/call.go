@@ -1,9 +1,12 @@
 package hooks
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"uplinkd/internal/config"
+	"uplinkd/pd"
 	"uplinkd/policy"
 )
 
@@ -63,6 +67,10 @@ func Native(h config.Hook, i Item) (Call, error) {
 		if !clean(v.value) {
 			return Call{}, fmt.Errorf("hook.%s: %s: %s=%q contains a control character; the program is not called", h.Name, printable(i.Event.Kind), v.name, v.value)
 		}
+		if v.words >= 0 && len(strings.Fields(v.value)) != v.words || len(v.value) > maxValue {
+			return Call{}, fmt.Errorf("hook.%s: %s: %s=%.100q is not a list of %d words, or longer than %d octets; the program is not called",
+				h.Name, printable(i.Event.Kind), v.name, v.value, v.words, maxValue)
+		}
 		env = append(env, v.name+"="+v.value)
 	}
 	stdin, err := document(i)
@@ -72,7 +80,24 @@ func Native(h config.Hook, i Item) (Call, error) {
 	return Call{Argv: append(append([]string(nil), h.Run...), i.Event.Kind), Env: env, Stdin: stdin}, nil
 }
 
-type variable struct{ name, value string }
+// maxValue bounds a variable: a server's options come to 4 kB (pd/wire), which are 8 kB in hexadecimal.
+const maxValue = 16 << 10
+
+type variable struct {
+	name, value string
+	words       int // that value must consist of, so that a script can take it apart at the spaces; -1: it is no list
+}
+
+func text(name, value string) variable { return variable{name, value, -1} }
+
+// list is a variable of words with a space in between.
+func list[T any](name string, values []T, word func(T) string) variable {
+	words := make([]string, len(values))
+	for i, v := range values {
+		words[i] = word(v)
+	}
+	return variable{name, strings.Join(words, " "), len(words)}
+}
 
 // environment returns all UPLINKD_* variables.
 func environment(i Item) []variable {
@@ -85,23 +110,61 @@ func environment(i Item) []variable {
 	if e.Gateway.IsValid() {
 		gateway = e.Gateway.String()
 	}
-	var subnets []string
-	for _, s := range e.Subnets {
-		subnets = append(subnets, s.Downstream+"="+s.Prefix.String())
+	told := policy.Told{}
+	if e.Told != nil {
+		told = *e.Told
 	}
-	return []variable{
-		{"UPLINKD_EVENT", e.Kind},
-		{"UPLINKD_UPLINK", e.Uplink},
-		{"UPLINKD_INTERFACE", e.Interface},
-		{"UPLINKD_PREFIX", prefixText(e.Prefix)},
-		{"UPLINKD_OLD_PREFIX", prefixText(e.OldPrefix)},
-		{"UPLINKD_PREFERRED", preferred}, // seconds, 4294967295 for ever
-		{"UPLINKD_VALID", valid},
-		{"UPLINKD_GATEWAY", gateway},
-		{"UPLINKD_SUBNETS", strings.Join(subnets, " ")}, // "lan=2001:db8:0:1::/64 guest=2001:db8:0:2::/64"
-		{"UPLINKD_SEQ", strconv.FormatUint(i.Seq, 10)},
-		{"UPLINKD_TIME", i.At.UTC().Format(time.RFC3339)},
+	return append([]variable{
+		text("UPLINKD_EVENT", e.Kind),
+		text("UPLINKD_UPLINK", e.Uplink),
+		text("UPLINKD_INTERFACE", e.Interface),
+		text("UPLINKD_PREFIX", prefixText(e.Prefix)),
+		text("UPLINKD_OLD_PREFIX", prefixText(e.OldPrefix)),
+		text("UPLINKD_PREFERRED", preferred), // seconds, 4294967295 for ever
+		text("UPLINKD_VALID", valid),
+		text("UPLINKD_GATEWAY", gateway),
+		list("UPLINKD_SUBNETS", e.Subnets, func(s policy.Subnet) string { return s.Downstream + "=" + s.Prefix.String() }),
+		text("UPLINKD_SEQ", strconv.FormatUint(i.Seq, 10)),
+		text("UPLINKD_TIME", i.At.UTC().Format(time.RFC3339)),
+	}, facts(told)...)
+}
+
+// facts are the variables for what a provider tells besides prefixes. Those of options without a word of ours are only
+// there if the option is; a code that came several times has a word for each.
+func facts(t policy.Told) []variable {
+	itself := func(s string) string { return s }
+	ntp := list("UPLINKD_NTP", t.NTP, netip.Addr.String)
+	names := list("", t.NTPNames, itself)
+	ntp.value, ntp.words = strings.TrimSpace(ntp.value+" "+names.value), ntp.words+names.words
+	all := []variable{
+		list("UPLINKD_DNS", t.DNS, netip.Addr.String),
+		list("UPLINKD_DOMAIN_SEARCH", t.DomainSearch, itself),
+		ntp,
+		list("UPLINKD_SNTP", t.SNTP, netip.Addr.String),
+		list("UPLINKD_AFTR", oneOrNone(t.AFTR), itself),
+		list("UPLINKD_CAPTIVE_PORTAL", oneOrNone(t.CaptivePortal), itself),
+		list("UPLINKD_PREF64", t.PREF64, func(p policy.PREF64) string { return p.Prefix.String() }),
 	}
+	raw := map[uint16][]pd.Option{}
+	for _, o := range slices.Concat(t.S46, t.Unknown) {
+		raw[o.Code] = append(raw[o.Code], o)
+	}
+	for _, code := range slices.Sorted(maps.Keys(raw)) {
+		all = append(all, list(fmt.Sprintf("UPLINKD_OPTION_%d", code), raw[code], func(o pd.Option) string {
+			if len(o.Data) == 0 {
+				return "-" // there, and empty
+			}
+			return hex.EncodeToString(o.Data)
+		}))
+	}
+	return all
+}
+
+func oneOrNone(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
 }
 
 func prefixText(p netip.Prefix) string {

@@ -14,6 +14,7 @@ import (
 
 	"uplinkd/internal/config"
 	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
 	"uplinkd/policy"
 )
 
@@ -43,6 +44,17 @@ func uplinkItem() Item {
 	return Item{Seq: 8, At: epoch, Event: policy.Event{Kind: policy.UplinkUp, Uplink: "fiber", Interface: "wan0", Gateway: netip.MustParseAddr("fe80::1")}}
 }
 
+// informedItem is an event about a provider that tells everything.
+func informedItem() Item {
+	a, b := netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("2001:db8::54")
+	return Item{Seq: 9, At: epoch, Event: policy.Event{Kind: policy.UplinkInformed, Uplink: "fiber", Interface: "wan0", Gateway: netip.MustParseAddr("fe80::1"),
+		Told: &policy.Told{Info: pd.Info{DNS: []netip.Addr{a, b}, DomainSearch: []string{"example.net", "example.org"}, NTP: []netip.Addr{a},
+			NTPNames: []string{"ntp.example.net"}, SNTP: []netip.Addr{b}, AFTR: "aftr.example.net", CaptivePortal: "https://portal.example/?a=1&b='x';",
+			S46:     []pd.Option{{Code: 94, Data: []byte{0, 89, 0, 1, 0xff}}},
+			Unknown: []pd.Option{{Code: 143, Data: []byte("x\n")}, {Code: 17, Data: []byte{1}}, {Code: 17}}},
+			PREF64: []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.After(epoch, 1800)}}}}}
+}
+
 func TestMatch(t *testing.T) {
 	for _, c := range []struct {
 		pattern, event string
@@ -66,7 +78,7 @@ func TestMatch(t *testing.T) {
 // import the other for this.
 func TestPatternsNameAllEvents(t *testing.T) {
 	events := []string{policy.PrefixNew, policy.PrefixChanged, policy.PrefixDeprecated, policy.PrefixLost,
-		policy.PrefixRestored, policy.SubnetNew, policy.SubnetLost, policy.UplinkUp, policy.UplinkDown}
+		policy.PrefixRestored, policy.SubnetNew, policy.SubnetLost, policy.UplinkUp, policy.UplinkInformed, policy.UplinkDown}
 	patterns := config.EventPatterns()
 	for _, e := range events {
 		if !slices.Contains(patterns, e) {
@@ -81,7 +93,7 @@ func TestPatternsNameAllEvents(t *testing.T) {
 }
 
 func TestNative(t *testing.T) {
-	for name, i := range map[string]Item{"prefix": prefixItem(policy.PrefixChanged), "uplink": uplinkItem()} {
+	for name, i := range map[string]Item{"prefix": prefixItem(policy.PrefixChanged), "uplink": uplinkItem(), "informed": informedItem()} {
 		t.Run(name, func(t *testing.T) {
 			call, err := Native(config.Hook{Name: "x", Run: []string{"/bin/x", "-v"}}, i)
 			if err != nil {
@@ -89,6 +101,28 @@ func TestNative(t *testing.T) {
 			}
 			golden(t, name, strings.Join(call.Argv, " ")+"\n\n"+strings.Join(call.Env, "\n")+"\n\n"+string(call.Stdin))
 		})
+	}
+}
+
+// TestFactsStayInTheirWords spoils each fact in a way that would make a script see others: the program is not called.
+func TestFactsStayInTheirWords(t *testing.T) {
+	for name, spoil := range map[string]func(*policy.Told){
+		"search":       func(o *policy.Told) { o.DomainSearch[0] = "a.example b.example" },
+		"empty search": func(o *policy.Told) { o.DomainSearch[0] = "" },
+		"AFTR":         func(o *policy.Told) { o.AFTR = "a\tb" },
+		"portal":       func(o *policy.Told) { o.CaptivePortal = "https://a/\u00a0x" },
+		"NTP":          func(o *policy.Told) { o.NTPNames[0] = "a b" },
+		"zone":         func(o *policy.Told) { o.DNS[0] = netip.MustParseAddr("fe80::1").WithZone("a b") },
+		"escape":       func(o *policy.Told) { o.CaptivePortal = "https://a/\x1b[2J" },
+		"too long":     func(o *policy.Told) { o.Unknown[0].Data = make([]byte, maxValue/2+1) },
+	} {
+		i := informedItem()
+		spoil(i.Event.Told)
+		if call, err := Native(config.Hook{Name: "x", Run: []string{"/bin/x"}}, i); err == nil {
+			t.Errorf("%s: accepted as %q", name, call.Env)
+		} else if strings.ContainsAny(err.Error(), "\n\x00\x1b\t") || len(err.Error()) > 500 {
+			t.Errorf("%s: the error is long or not printable: %q", name, err)
+		}
 	}
 }
 

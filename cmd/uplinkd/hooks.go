@@ -12,6 +12,7 @@ import (
 	"uplinkd/hooks"
 	"uplinkd/internal/config"
 	"uplinkd/internal/engine"
+	"uplinkd/pd"
 	"uplinkd/policy"
 )
 
@@ -114,6 +115,11 @@ func (i *invention) item(cfg *config.Config, kind string, now time.Time) hooks.I
 	switch kind {
 	case policy.PrefixChanged:
 		e.OldPrefix = netip.MustParsePrefix("2001:db8:dead::/56")
+	case policy.UplinkInformed:
+		server := netip.MustParseAddr("2001:db8:ffff::53")
+		e.Told = &policy.Told{Info: pd.Info{DNS: []netip.Addr{server}, DomainSearch: []string{"example.net"}, NTP: []netip.Addr{server},
+			AFTR: "aftr.example.net", CaptivePortal: "https://portal.example.net/api", Unknown: []pd.Option{{Code: 17, Data: []byte{0, 0, 4, 14}}}},
+			PREF64: []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: until(now, 30*time.Minute)}}}
 	case policy.PrefixDeprecated:
 		e.Preferred = 0
 	case policy.PrefixLost:

@@ -11,7 +11,7 @@ import (
 var watchVerb = verb{
 	name: "watch", summary: "events as they happen",
 	about: "Prints a line for every change of the site: the time, the event (prefix.new, prefix.changed, prefix.deprecated, prefix.lost, " +
-		"prefix.restored, subnet.new, subnet.lost, uplink.up, uplink.down), the uplink, the prefix and who has which subnet of it. Ends with Ctrl-C (status 0) " +
+		"prefix.restored, subnet.new, subnet.lost, uplink.up, uplink.informed, uplink.down), the uplink, the prefix and who has which subnet of it. Ends with Ctrl-C (status 0) " +
 		"or when the daemon goes away (status 1).",
 	failed:   "the daemon cannot be asked, or went away",
 	examples: []string{"uplinkd watch", "uplinkd watch --json | jq -r 'select(.event == \"prefix.new\").prefix'"},

@@ -142,11 +142,12 @@ func TestPREF64Ends(t *testing.T) {
 		h.PREF64[0].Until = untilFrom(time.Now(), 90*time.Second)
 		tell(e, l, h)
 		pass(89 * time.Second)
-		if n := len(e.Snapshot().Site.Downstreams[0].Announce.PREF64); n != 1 {
-			t.Errorf("%d announced", n)
+		before := len(heard.informed)
+		if n := len(e.Snapshot().Site.Downstreams[0].Announce.PREF64); n != 1 || before == 0 {
+			t.Errorf("%d announced, events %v", n, heard.kinds)
 		}
 		pass(2 * time.Second)
-		if n := len(e.Snapshot().Site.Downstreams[0].Announce.PREF64); n != 0 || len(heard.informed) != 2 {
+		if n := len(e.Snapshot().Site.Downstreams[0].Announce.PREF64); n != 0 || len(heard.informed) != before+1 || len(heard.informed[before].PREF64) > 0 {
 			t.Errorf("%d announced, events %v", n, heard.kinds)
 		}
 	})
