@@ -41,6 +41,7 @@ func Diff(have, want State, now time.Time) Plan {
 	grow, shrink = diff(grow, shrink, have.Routes, want.Routes, now)
 	grow, shrink = diff(grow, shrink, have.Rules, want.Rules, now)
 	grow, shrink = diff(grow, shrink, have.Addresses, want.Addresses, now)
+	grow, shrink = diff(grow, shrink, have.Tables, want.Tables, now)
 	slices.SortStableFunc(grow, func(a, b Op) int { return int(a.Row.Phase()) - int(b.Row.Phase()) })
 	slices.SortStableFunc(shrink, func(a, b Op) int { return int(b.Row.Phase()) - int(a.Row.Phase()) })
 	return Plan{Now: now, Ops: append(grow, shrink...)}
@@ -88,6 +89,8 @@ func (o Op) Text(now time.Time) string {
 			return "ip address del " + r.Prefix.String() + " dev " + r.Dev
 		}
 		return "ip address " + o.verb() + " " + r.Text(now)
+	case Table:
+		return r.command(o.Verb)
 	}
 	return "?"
 }
@@ -135,10 +138,13 @@ type OpError struct {
 func (e OpError) Error() string { return e.Op.Object() + ": " + e.Err.Error() }
 func (e OpError) Unwrap() error { return e.Err }
 
-// Object is the operation without what changes with time: lifetimes.
+// Object is the operation without what changes with time, lifetimes, and without the contents of tables.
 func (o Op) Object() string {
-	if a, ok := o.Row.(Address); ok {
-		return "ip address " + o.verb() + " " + a.Prefix.String() + " dev " + a.Dev
+	switch r := o.Row.(type) {
+	case Address:
+		return "ip address " + o.verb() + " " + r.Prefix.String() + " dev " + r.Dev
+	case Table:
+		return r.object(o.Verb)
 	}
 	return o.Text(time.Time{})
 }

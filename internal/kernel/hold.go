@@ -5,7 +5,8 @@ import "net/netip"
 // Hold decides which withdrawals of a plan have to wait because additions of it failed: those whose replacement has not
 // come, and what these still need. An address waits when its device got no new address or on-link route; a route when
 // one to the same destination in its table failed; a rule when one of the same sources failed; and rules, routes and
-// aggregates wait as long as an address under them does. Everything else goes on: one downstream or uplink in trouble
+// aggregates wait as long as an address under them does. A table that failed holds up nothing: a router without the
+// program nft still loses the prefixes that it has to lose. Everything else goes on: one downstream or uplink in trouble
 // does not hold up the others.
 func (p Plan) Hold(failed []OpError) func(Op) bool {
 	h := holder{devices: map[string]bool{}, routes: map[tableDst]bool{}, tables: map[uint32]bool{}}

@@ -45,7 +45,19 @@ func anyState(t *rapid.T, name string) (s kernel.State) {
 	for range rapid.IntRange(0, 3).Draw(t, name+" sysctls") {
 		s.Sysctls = append(s.Sysctls, kernel.Sysctl{Name: "net.ipv6.conf." + pick("sysctl", "all.forwarding", "wan0.accept_ra"), Value: pick("value", "0", "1", "2")})
 	}
+	for range rapid.IntRange(0, 2).Draw(t, name+" tables") {
+		s.Tables = append(s.Tables, kernel.Table{Family: pick("family", "inet", "ip6"), Body: pick("body", "\tchain a {\n\t}\n", "\tchain b {\n\t}\n")})
+	}
 	return s.Normalize()
+}
+
+// seen is s as a reader finds it.
+func seen(s kernel.State) kernel.State {
+	s = copyOf(s)
+	for i, t := range s.Tables {
+		s.Tables[i] = t.Found()
+	}
+	return s
 }
 
 // Diff(a, a) is empty; applying Diff(a, b) to a gives b, in one go and when interrupted after any operation and planned
@@ -62,11 +74,14 @@ func TestDiffProperties(t *testing.T) {
 		if p := kernel.Diff(a, a, now); len(p.Ops) != 0 {
 			t.Fatalf("Diff(a, a) is not empty:\n%s", p.Text())
 		}
-		plan := kernel.Diff(a, b, now)
+		if p := kernel.Diff(seen(a), a, now); len(p.Ops) != 0 {
+			t.Fatalf("Diff of what is read and a is not empty:\n%s", p.Text())
+		}
+		plan := kernel.Diff(seen(a), b, now)
 		for n := range len(plan.Ops) + 1 {
 			k := fake.Kernel{State: copyOf(a)}
 			k.Apply(context.Background(), kernel.Plan{Now: now, Ops: plan.Ops[:n]})
-			if r := k.Apply(context.Background(), kernel.Diff(k.State, b, now)); len(r.Failed) > 0 {
+			if r := k.Apply(context.Background(), kernel.Diff(seen(k.State), b, now)); len(r.Failed) > 0 {
 				t.Fatalf("after %d operations: %v", n, r.Failed)
 			}
 			if d := cmp.Diff(b.Text(now), k.State.Text(now)); d != "" {
@@ -77,7 +92,8 @@ func TestDiffProperties(t *testing.T) {
 }
 
 func copyOf(s kernel.State) kernel.State {
-	return kernel.State{Sysctls: slices.Clone(s.Sysctls), Routes: slices.Clone(s.Routes), Rules: slices.Clone(s.Rules), Addresses: slices.Clone(s.Addresses)}
+	return kernel.State{Sysctls: slices.Clone(s.Sysctls), Routes: slices.Clone(s.Routes), Rules: slices.Clone(s.Rules), Addresses: slices.Clone(s.Addresses),
+		Tables: slices.Clone(s.Tables)}
 }
 
 // Adding goes up through the phases, withdrawing goes down, and nothing is withdrawn before all is added.
@@ -103,6 +119,7 @@ func TestText(t *testing.T) {
 	have := kernel.State{
 		Routes:    []kernel.Route{{Table: 254, Dst: netip.MustParsePrefix("2001:db8::/56"), Metric: 7, Type: kernel.Blackhole}},
 		Addresses: []kernel.Address{{Dev: "lan0", Prefix: netip.MustParsePrefix("2001:db8::1/64"), ValidUntil: lifetime.After(now, 60)}},
+		Tables:    []kernel.Table{{Family: "inet"}, {Family: "ip6", Sum: "2f"}},
 	}
 	want := kernel.State{
 		Sysctls: []kernel.Sysctl{{Name: "net.ipv6.conf.all.forwarding", Value: "1"}, {Name: "net.ipv6.conf.eth0/7.accept_ra", Value: "2"}},
@@ -117,6 +134,7 @@ func TestText(t *testing.T) {
 		Addresses: []kernel.Address{
 			{Dev: "lan0", Prefix: netip.MustParsePrefix("2001:db8::1/64"), PreferredUntil: lifetime.After(now, 60), ValidUntil: lifetime.After(now, 90)},
 			{Dev: "lan1", Prefix: netip.MustParsePrefix("192.0.2.1/24"), PreferredUntil: lifetime.Forever(), ValidUntil: lifetime.Forever()}},
+		Tables: []kernel.Table{{Family: "ip6", Body: "\tset dead {\n\t\ttype ipv6_addr\n\t\tflags interval\n\t}\n"}},
 	}.Normalize()
 	const forth = `sysctl -w net.ipv6.conf.all.forwarding=1
 sysctl -w net.ipv6.conf.eth0/7.accept_ra=2
@@ -128,11 +146,15 @@ ip -4 rule add pref 9101 from all to 192.0.2.0/24 fwmark 0x10000/0xff0000 prohib
 ip -6 rule add pref 1000 from all lookup main suppress_prefixlength 0 protocol 200
 ip address replace 2001:db8::1/64 dev lan0 valid_lft 90 preferred_lft 60 noprefixroute proto 200
 ip address add 192.0.2.1/24 dev lan1 valid_lft forever preferred_lft forever noprefixroute proto 200
+nft 'add table ip6 uplinkd; delete table ip6 uplinkd; table ip6 uplinkd { set dead { type ipv6_addr; flags interval; }; }'
+nft delete table inet uplinkd
 `
 	if d := cmp.Diff(forth, kernel.Diff(have, want, now).Text()); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	const away = `ip address del 2001:db8::1/64 dev lan0
+	const away = `nft delete table inet uplinkd
+nft delete table ip6 uplinkd
+ip address del 2001:db8::1/64 dev lan0
 ip -6 route del blackhole 2001:db8::/56 metric 7 proto 200
 `
 	if d := cmp.Diff(away, kernel.Diff(have, kernel.State{}, now).Text()); d != "" {

@@ -4,13 +4,14 @@ package kernel
 // (deprecating an address) happens before anything is removed. This list is the documentation of make before break.
 type Phase uint8
 
-// The phases. Later kinds of rows (proxy neighbours, nft, AllowedIPs) get their place here, after PhaseAddress.
+// The phases. Later kinds of rows get their place here: proxy neighbours before PhaseTable, AllowedIPs after it.
 const (
 	PhaseSysctl    Phase = iota + 1 // forwarding and RA handling
 	PhaseAggregate                  // unreachable aggregate per delegation (RFC 7084 WPD-5), end of each uplink table
 	PhaseRoute                      // next hops in uplink tables, on-link routes of downstreams
 	PhaseRule                       // source rules: only now that their tables are filled
 	PhaseAddress                    // hosts see the prefix only after it is routed
+	PhaseTable                      // nft tables, each in one transaction
 )
 
 func (p Phase) String() string {
@@ -25,6 +26,8 @@ func (p Phase) String() string {
 		return "rule"
 	case PhaseAddress:
 		return "address"
+	case PhaseTable:
+		return "nft"
 	}
 	return "?"
 }

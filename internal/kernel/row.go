@@ -30,7 +30,7 @@ type Reason struct {
 type Row interface {
 	// Phase is the phase in which the row is added; withdrawing runs through the phases the other way.
 	Phase() Phase
-	// Text is the row in ip(8) or sysctl(8) syntax without the leading command and verb: "2001:db8::1/64 dev lan0 ...".
+	// Text is the row in ip(8), sysctl(8) or nft(8) syntax without the leading command and verb: "2001:db8::1/64 dev lan0 ...".
 	Text(now time.Time) string
 	// Why says what made the row; zero for rows read from the kernel.
 	Why() Reason

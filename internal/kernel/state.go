@@ -12,6 +12,7 @@ type State struct {
 	Routes    []Route
 	Rules     []Rule
 	Addresses []Address
+	Tables    []Table
 }
 
 // row is what State, Diff and the fake need of a row type R.
@@ -23,7 +24,7 @@ type row[R any] interface {
 
 // Normalize sorts s in place and drops repeated identities (the last one given wins), and returns it.
 func (s State) Normalize() State {
-	return State{normalize(s.Sysctls), normalize(s.Routes), normalize(s.Rules), normalize(s.Addresses)}
+	return State{normalize(s.Sysctls), normalize(s.Routes), normalize(s.Rules), normalize(s.Addresses), normalize(s.Tables)}
 }
 
 func normalize[R row[R]](rows []R) []R {
@@ -39,7 +40,9 @@ func normalize[R row[R]](rows []R) []R {
 }
 
 // Len is the number of rows.
-func (s State) Len() int { return len(s.Sysctls) + len(s.Routes) + len(s.Rules) + len(s.Addresses) }
+func (s State) Len() int {
+	return len(s.Sysctls) + len(s.Routes) + len(s.Rules) + len(s.Addresses) + len(s.Tables)
+}
 
 // Rows returns all rows in the order of their phases.
 func (s State) Rows() []Row {
@@ -53,7 +56,8 @@ func (s State) Rows() []Row {
 		}
 	}
 	rows = appendRows(rows, s.Rules)
-	return appendRows(rows, s.Addresses)
+	rows = appendRows(rows, s.Addresses)
+	return appendRows(rows, s.Tables)
 }
 
 func appendRows[R Row](rows []Row, more []R) []Row {
@@ -63,7 +67,7 @@ func appendRows[R Row](rows []Row, more []R) []Row {
 	return rows
 }
 
-// Text is the golden form of s: a line per row, "sysctl ...", "route ...", "rule ..." or "address ...", by phase, sorted.
+// Text is the golden form of s: a line per row, "sysctl ...", "route ...", "rule ...", "address ..." or "table ...", by phase, sorted.
 func (s State) Text(now time.Time) string {
 	var b strings.Builder
 	for _, r := range s.Rows() {
@@ -84,6 +88,8 @@ func Noun(r Row) string {
 		return "route"
 	case Rule:
 		return "rule"
+	case Table:
+		return "table"
 	default:
 		return "address"
 	}

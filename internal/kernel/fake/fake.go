@@ -32,6 +32,9 @@ func (f *Kernel) Read(_ context.Context, s kernel.Scope) (kernel.State, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := kernel.State{Routes: slices.Clone(f.State.Routes), Rules: slices.Clone(f.State.Rules)}
+	for _, t := range f.State.Tables {
+		out.Tables = append(out.Tables, t.Found())
+	}
 	for _, a := range f.State.Addresses {
 		if !a.ValidUntil.Over(time.Now()) {
 			out.Addresses = append(out.Addresses, a)
@@ -93,6 +96,8 @@ func (f *Kernel) do(op kernel.Op) (err error) {
 		f.State.Rules, err = put(f.State.Rules, f.Foreign.Rules, op, row)
 	case kernel.Address:
 		f.State.Addresses, err = put(f.State.Addresses, f.Foreign.Addresses, op, row)
+	case kernel.Table: // the name is the mark: there are none of others
+		f.State.Tables, err = put(f.State.Tables, nil, op, row)
 	}
 	return err
 }
@@ -121,7 +126,7 @@ func (f *Kernel) Owned() kernel.State {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return kernel.State{Sysctls: slices.Clone(f.State.Sysctls), Routes: slices.Clone(f.State.Routes), Rules: slices.Clone(f.State.Rules),
-		Addresses: slices.Clone(f.State.Addresses)}
+		Addresses: slices.Clone(f.State.Addresses), Tables: slices.Clone(f.State.Tables)}
 }
 
 // Change runs do while nobody reads or writes: for changing fields in the course of a test.

@@ -94,9 +94,14 @@ func (a *applier) do(ctx context.Context, op kernel.Op) {
 		a.settle(op, err)
 		return
 	}
-	if s, ok := op.Row.(kernel.Sysctl); ok {
+	switch r := op.Row.(type) {
+	case kernel.Sysctl:
 		a.flush(ctx) // keep the order
-		a.settle(op, a.sysctl(op.Verb, s))
+		a.settle(op, a.sysctl(op.Verb, r))
+		return
+	case kernel.Table:
+		a.flush(ctx)
+		a.settle(op, a.table(ctx, op.Verb, r))
 		return
 	}
 	mark, count := len(a.e.buf), a.count

@@ -31,7 +31,7 @@ var errInterrupted = errors.New("the kernel's table kept changing while it was r
 // errLost means that the socket overflowed (ENOBUFS): answers are missing.
 var errLost = errors.New("the receive buffer overflowed: answers of the kernel were lost")
 
-// conn is one rtnetlink socket for requests. It is not safe for concurrent use.
+// conn is one netlink socket for requests. It is not safe for concurrent use.
 type conn struct {
 	sock   *nl.NetlinkSocket
 	seq    uint32
@@ -41,29 +41,38 @@ type conn struct {
 	broken bool // out of step with the kernel: open another one
 }
 
-// dial opens a request socket. buffer is the wanted size of the receive buffer; strict asks for dumps that the kernel
+// dial opens an rtnetlink socket for requests. buffer is the wanted size of the receive buffer; strict asks for dumps that the kernel
 // filters.
 func dial(buffer int, strict bool) (*conn, error) {
-	sock, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	c, err := dialTo(unix.NETLINK_ROUTE, buffer)
 	if err != nil {
 		return nil, fmt.Errorf("open an rtnetlink socket: %w", err)
+	}
+	// Filtered dumps are a refinement that old kernels lack (before 4.20).
+	c.strict = strict && unix.SetsockoptInt(c.sock.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1) == nil
+	return c, nil
+}
+
+// dialTo opens a socket of a netlink protocol.
+func dialTo(protocol, buffer int) (*conn, error) {
+	sock, err := nl.Subscribe(protocol)
+	if err != nil {
+		return nil, err
 	}
 	c := &conn{sock: sock, buf: make([]byte, datagram)}
 	if err := sock.SetReceiveBufferSize(buffer, true); err != nil {
 		if err := sock.SetReceiveBufferSize(buffer, false); err != nil {
 			sock.Close()
-			return nil, fmt.Errorf("set the receive buffer of an rtnetlink socket: %w", err)
+			return nil, fmt.Errorf("set the receive buffer: %w", err)
 		}
 	}
 	if c.rcvbuf, err = unix.GetsockoptInt(sock.GetFd(), unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil {
 		sock.Close()
-		return nil, fmt.Errorf("read the receive buffer size of an rtnetlink socket: %w", err)
+		return nil, fmt.Errorf("read the receive buffer size: %w", err)
 	}
-	// The rest are refinements that old kernels lack: sentences in errors (4.12), short acknowledgements (4.3), filtered
-	// dumps (4.20).
+	// Refinements that old kernels lack: sentences in errors (4.12), short acknowledgements (4.3).
 	_ = sock.SetExtAck(true)
 	_ = unix.SetsockoptInt(sock.GetFd(), unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
-	c.strict = strict && unix.SetsockoptInt(sock.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1) == nil
 	return c, nil
 }
 
@@ -160,7 +169,7 @@ func dump[R any](ctx context.Context, c *conn, get uint16, body []byte, decode f
 			}
 			return err
 		}}
-		if err := c.dump(&d, get, body); err != nil {
+		if err := c.ask(&d, get, unix.NLM_F_DUMP, body); err != nil {
 			return nil, err
 		}
 		if !d.interrupted {
@@ -170,11 +179,12 @@ func dump[R any](ctx context.Context, c *conn, get uint16, body []byte, decode f
 	return nil, errInterrupted
 }
 
-// dump makes one attempt and feeds d to the end.
-func (c *conn) dump(d *dumpReader, get uint16, body []byte) error {
+// ask sends one request, a dump (flags NLM_F_DUMP) or one that is acknowledged (NLM_F_ACK), and feeds d to the end of the
+// answer.
+func (c *conn) ask(d *dumpReader, typ, flags uint16, body []byte) error {
 	d.seq = c.next()
 	e := encoder{}
-	start, head := e.begin(get, unix.NLM_F_DUMP, d.seq, len(body))
+	start, head := e.begin(typ, flags, d.seq, len(body))
 	copy(head, body)
 	e.end(start)
 	if err := c.send(e.buf); err != nil {

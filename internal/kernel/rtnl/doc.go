@@ -1,4 +1,5 @@
-// Package rtnl is the only reader and the only writer of the kernel's addresses, routes, rules and sysctls.
+// Package rtnl is the only reader and the only writer of the kernel's addresses, routes, rules and sysctls, and of
+// uplinkd's own nft tables.
 //
 // Kernel.Read dumps what uplinkd owns (protocol number 200, see kernel.Protocol) as a kernel.State. Kernel.Apply carries
 // out a kernel.Plan and says what came of each operation. Kernel.Links dumps interfaces. Kernel.Watch turns the kernel's
@@ -9,7 +10,10 @@
 // neither write nor read IFA_PROTO, lose the action of rules, write the lifetime 0/0 (which the kernel takes as "for
 // ever") and return partial dumps.
 //
+// Tables are read over nfnetlink and written by the program nft(8), whose text is the only documented way to describe one.
+// The program is run when a table has to be written, and never otherwise.
+//
 // It decides nothing: which rows are wanted and in which order they are written is the business of package policy and of
-// kernel.Diff. It does not touch nftables, neighbours or WireGuard, it does not retry failed operations, and it does not
+// kernel.Diff. It does not touch nft tables of others, neighbours or WireGuard, it does not retry failed operations, and it does not
 // create or configure interfaces.
 package rtnl

@@ -16,8 +16,9 @@ type Caps struct {
 	RcvBuf     int    `json:"rcvbuf"`      // bytes of receive buffer granted to the request socket
 }
 
-// Kernel reads and writes the rtnetlink objects and sysctls of the network namespace it was opened in. Its methods may
-// be called from any goroutine; Read, Links and Apply take turns.
+// Kernel reads and writes the rtnetlink objects, sysctls and nft tables of the network namespace it was opened in. (Sysctls
+// and nft(8) follow the process: writing these takes a process in that same namespace.) Its methods may be called from any
+// goroutine; Read, Links and Apply take turns.
 type Kernel struct {
 	caps    Caps
 	options options
@@ -27,6 +28,7 @@ type Kernel struct {
 	values values
 
 	duplicates duplicates
+	tables     tables
 }
 
 // options are the knobs that tests turn.
@@ -37,6 +39,7 @@ type options struct {
 	noStrict      bool   // as if the kernel had no NETLINK_GET_STRICT_CHK
 	noIFAProto    bool   // as if the kernel had no IFA_PROTO
 	sysctls       string // where sysctls are: /proc/sys
+	nft           string // the program that writes tables; "": nft, wherever it is
 }
 
 // Open opens the request socket and probes the kernel.
@@ -67,6 +70,7 @@ func (k *Kernel) Close() {
 		k.conn.close()
 		k.conn = nil
 	}
+	k.tables.close()
 }
 
 // Caps returns what was found out about the kernel.

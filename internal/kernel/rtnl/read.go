@@ -42,6 +42,9 @@ func (k *Kernel) read(ctx context.Context, scope kernel.Scope) (s kernel.State, 
 		}
 		s.Sysctls = append(s.Sysctls, v)
 	}
+	if s.Tables, err = k.tables.read(ctx); err != nil {
+		return kernel.State{}, fmt.Errorf("read nft tables: %w", err)
+	}
 	return s.Normalize(), nil
 }
 
