@@ -116,13 +116,15 @@ func (e *Engine) admit(p kernel.Plan) (kernel.Plan, holdings) {
 	return p, h
 }
 
-// identity names a row for the limiter: lifetimes are no part of it.
+// identity names a row for the limiter: lifetimes and the contents of tables are no part of it.
 func identity(r kernel.Row) string {
 	switch r := r.(type) {
 	case kernel.Sysctl:
 		return r.Name
 	case kernel.Address:
 		return r.Prefix.String() + " dev " + r.Dev
+	case kernel.Table:
+		return "table " + r.Family
 	}
 	return kernel.Noun(r) + " " + r.Text(time.Time{})
 }
