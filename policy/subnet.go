@@ -109,7 +109,7 @@ const delegationFull = "delegation-full"
 func (p *planner) choose(c config.Downstream, u Uplink, g netip.Prefix, taken []netip.Prefix) (id uint64, prefix netip.Prefix, ok bool) {
 	path, length := "downstream."+c.Name, int(c.Length)
 	if length < g.Bits() {
-		p.problem(path, "delegation-too-short", "uplink %s delegated %s, too small for a /%d; ask for more with dhcpv6.length or set length", u.Name, g, length)
+		p.problem(path, "delegation-too-short", "uplink %s delegated %s, too small for a /%d; ask for more with dhcpv6.length or dhcpv6.prefixes, or set length", u.Name, g, length)
 		return 0, prefix, false
 	}
 	count := subnetCount(g, length)

@@ -3,7 +3,10 @@ package policy
 import (
 	"bytes"
 	"cmp"
+	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"uplinkd/internal/lifetime"
@@ -45,6 +48,43 @@ func sameSet[T any](a, b []T, same func(T, T) bool) bool {
 		return !slices.ContainsFunc(a, func(x T) bool { return !slices.ContainsFunc(b, func(y T) bool { return same(x, y) }) })
 	}
 	return within(a, b) && within(b, a)
+}
+
+// Fact is something that a provider tells, for people.
+type Fact struct{ Name, Text string }
+
+// Facts are what t tells, in a few words each.
+func (t Told) Facts() (facts []Fact) {
+	add := func(name string, words ...string) {
+		if words = slices.DeleteFunc(words, func(s string) bool { return s == "" }); len(words) > 0 {
+			facts = append(facts, Fact{name, strings.Join(words, ", ")})
+		}
+	}
+	add("name servers", texts(t.DNS, netip.Addr.String)...)
+	add("search", t.DomainSearch...)
+	add("NTP", append(texts(t.NTP, netip.Addr.String), t.NTPNames...)...)
+	add("SNTP", texts(t.SNTP, netip.Addr.String)...)
+	add("AFTR", t.AFTR)
+	add("portal", t.CaptivePortal)
+	add("NAT64", texts(t.PREF64, func(p PREF64) string { return p.Prefix.String() })...)
+	add("options", texts(slices.Concat(t.S46, t.Unknown), func(o pd.Option) string { return fmt.Sprintf("%d (%d octets)", o.Code, len(o.Data)) })...)
+	return facts
+}
+
+// Text is t in one line, for the log.
+func (t Told) Text() string {
+	if len(t.Facts()) == 0 {
+		return "nothing"
+	}
+	return strings.Join(texts(t.Facts(), func(f Fact) string { return f.Name + " " + f.Text }), "; ")
+}
+
+func texts[T any](list []T, text func(T) string) []string {
+	out := make([]string, len(list))
+	for i, x := range list {
+		out[i] = text(x)
+	}
+	return out
 }
 
 // passOn fills in what hosts of a downstream are told of the uplinks behind its subnets besides prefixes and DNS.

@@ -18,7 +18,7 @@ func observer(e informed, uplink string) func(client.Update) {
 		if up.Cause == pd.CauseNoted && !changed {
 			e.Keep(uplink, up.Lease)
 		}
-		e.Client(uplink, engine.ClientStatus{State: up.State, Failure: up.Failure, Reported: up.Reported, Lease: up.Lease,
+		e.Client(uplink, engine.ClientStatus{State: up.State, Failure: up.Failure, Note: up.Note, Reported: up.Reported, Lease: up.Lease,
 			Cause: up.Cause}, changed)
 	}
 }

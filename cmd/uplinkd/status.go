@@ -98,6 +98,9 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	if u.Client.Failure != "" {
 		p.field("last failure", u.Client.Failure)
 	}
+	if u.Client.Note != "" {
+		p.field("not given", u.Client.Note)
+	}
 	var rows [][]string
 	for _, g := range u.Delegations {
 		rows = append(rows, []string{g.Prefix.String(), preferredText(g.State, g.Preferred), "valid " + span(g.Valid.Seconds)})
@@ -111,11 +114,8 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	for _, a := range u.Addresses {
 		p.field("address", fmt.Sprintf("%s by DHCPv6  preferred %s  valid %s", a.Address, span(a.Preferred.Seconds), span(a.Valid.Seconds)))
 	}
-	if len(u.DNS) > 0 {
-		p.field("name servers", join(u.DNS))
-	}
-	if told := u.Client.Told; told.AFTR != "" {
-		p.field("AFTR", told.AFTR)
+	for _, f := range u.Told.Facts() {
+		p.field(f.Name, f.Text)
 	}
 }
 
@@ -182,6 +182,12 @@ func announcedText(a ctl.Announcement) string {
 	}
 	if len(a.Search) > 0 {
 		parts = append(parts, "search "+strings.Join(a.Search, ", "))
+	}
+	if len(a.PREF64) > 0 {
+		parts = append(parts, "NAT64 "+join(a.PREF64))
+	}
+	if a.Portal != "" {
+		parts = append(parts, "captive portal "+a.Portal)
 	}
 	return strings.Join(parts, "; ")
 }

@@ -201,17 +201,18 @@ func TestWatch(t *testing.T) {
 	}
 	socket, stop := daemon.listen(t, func(string) {})
 	ctx, interrupt := context.WithCancel(t.Context())
-	got := verbTo(ctx, &afterLines{2, interrupt}, "watch", "--socket", socket)
+	got := verbTo(ctx, &afterLines{3, interrupt}, "watch", "--socket", socket)
 	clock := night.Local().Format("2006-01-02 15:04:05")
 	want := clock + "  uplink.up         fiber  via fe80::1\n" +
+		clock + "  uplink.informed   fiber  name servers 2001:db8:ffff::53, 2001:db8:ffff::54\n" +
 		clock + "  prefix.new        fiber  2001:db8:100::/56  lan=2001:db8:100::/64\n"
 	if got.status != exitOK || got.stdout != want {
 		t.Errorf("interrupted: status %d, %s%s", got.status, got.stdout, got.stderr)
 	}
-	got = verbTo(t.Context(), &afterLines{2, stop}, "watch", "--json", "--socket", socket)
+	got = verbTo(t.Context(), &afterLines{3, stop}, "watch", "--json", "--socket", socket)
 	lines := strings.Split(got.stdout, "\n")
 	var e ctl.EventRecord
-	if err := json.Unmarshal([]byte(lines[0]), &e); err != nil || e.Event != "uplink.up" || e.Seq != 1 || e.SchemaVersion != 1 || len(lines) != 4 {
+	if err := json.Unmarshal([]byte(lines[0]), &e); err != nil || e.Event != "uplink.up" || e.Seq != 1 || e.SchemaVersion != 1 || len(lines) != 5 {
 		t.Errorf("watch --json: %v: %s", err, got.stdout)
 	}
 	if want := `{"schema_version":1,"error":"the daemon went away: the daemon stops; see: systemctl status uplinkd"}`; lines[len(lines)-2] != want {

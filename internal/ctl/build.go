@@ -46,7 +46,7 @@ func uplink(u policy.Uplink, c engine.ClientStatus, now time.Time) Uplink {
 
 func siteUplink(u policy.Uplink, now time.Time) Uplink {
 	out := Uplink{Name: u.Name, Interface: u.Interface, Up: u.Up, Reason: u.Reason, Table: u.Table, Metric: u.Metric, Gateway: u.Gateway,
-		Delegations: []Delegation{}, DNS: u.Told.DNS, Search: u.Told.DomainSearch, Config: u.Config}
+		Delegations: []Delegation{}, DNS: u.Told.DNS, Search: u.Told.DomainSearch, Told: u.Told, Config: u.Config}
 	if u.Gateway.IsValid() {
 		out.GatewayLeft = new(LifetimeAt(u.GatewayUntil, now))
 	}
@@ -61,7 +61,7 @@ func siteUplink(u policy.Uplink, now time.Time) Uplink {
 }
 
 func client6(c engine.ClientStatus, now time.Time) Client6 {
-	out := Client6{State: c.State, Failure: c.Failure}
+	out := Client6{State: c.State, Failure: c.Failure, Note: c.Note}
 	if out.State == "" {
 		out.State = "not started"
 	}
@@ -116,7 +116,10 @@ func subnets(list []policy.Subnet, now time.Time) []Subnet {
 }
 
 func announcement(a policy.Announcement, now time.Time) Announcement {
-	out := Announcement{Send: a.Send, Router: a.Router, Prefixes: []AnnouncedPrefix{}, Stale: []netip.Prefix{}, DNS: a.DNS, Search: a.Search, MTU: a.MTU}
+	out := Announcement{Send: a.Send, Router: a.Router, Prefixes: []AnnouncedPrefix{}, Stale: []netip.Prefix{}, DNS: a.DNS, Search: a.Search, MTU: a.MTU, Portal: a.CaptivePortal}
+	for _, p := range a.PREF64 {
+		out.PREF64 = append(out.PREF64, p.Prefix)
+	}
 	if a.Router {
 		out.Lifetime = uint32(a.RouterLifetime / time.Second)
 	}
@@ -152,11 +155,11 @@ func advice(p policy.Problem, uplink policy.Uplink) string {
 	case "no-interface":
 		return "correct interface in [" + p.Path + "] if the name is wrong (ip link lists them); when the interface appears, uplinkd goes on by itself"
 	case "subnet-id-too-large":
-		return "set subnet in [" + p.Path + "] to one of these numbers or to \"auto\", or ask the provider for a larger prefix with dhcpv6.length"
+		return "set subnet in [" + p.Path + "] to one of these numbers or to \"auto\", or ask the provider for a larger prefix with dhcpv6.length or dhcpv6.prefixes"
 	case "subnet-overlap":
 		return "give [" + p.Path + "] another subnet, or \"auto\""
 	case "delegation-full":
-		return "ask the provider for a larger prefix with dhcpv6.length, or remove a downstream"
+		return "ask the provider for a larger prefix with dhcpv6.length or dhcpv6.prefixes, or remove a downstream"
 	case "delegation-overlap":
 		return "two providers hand out the same addresses, or two uplinks reach the same provider: remove one of the uplinks"
 	case "read-failed":

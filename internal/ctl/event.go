@@ -24,7 +24,8 @@ type EventRecord struct {
 	Valid         uint32        `json:"valid,omitempty"`
 	Gateway       netip.Addr    `json:"gateway,omitzero"`
 	Subnets       []EventSubnet `json:"subnets,omitempty"`
-	End           string        `json:"end,omitempty"` // why the server ends the stream
+	Told          *policy.Told  `json:"told,omitempty"` // what the uplink's provider tells besides prefixes; absent when the uplink is gone
+	End           string        `json:"end,omitempty"`  // why the server ends the stream
 }
 
 func (r EventRecord) ended() string { return r.End }
@@ -55,7 +56,7 @@ func RecordsOf(events []policy.Event) (out []EventRecord) {
 
 func recordOf(e policy.Event) EventRecord {
 	r := EventRecord{Event: e.Kind, Uplink: e.Uplink, Interface: e.Interface, Prefix: e.Prefix, OldPrefix: e.OldPrefix,
-		Preferred: e.Preferred, Valid: e.Valid, Gateway: e.Gateway}
+		Preferred: e.Preferred, Valid: e.Valid, Gateway: e.Gateway, Told: e.Told}
 	for _, n := range e.Subnets {
 		r.Subnets = append(r.Subnets, EventSubnet{Downstream: n.Downstream, Interface: n.Interface, ID: n.ID, Prefix: n.Prefix, Address: n.Address})
 	}
@@ -76,6 +77,9 @@ func (r EventRecord) Text() string {
 	}
 	if r.Gateway.IsValid() && r.Event == policy.UplinkUp {
 		b.WriteString("  via " + r.Gateway.String())
+	}
+	if r.Told != nil && r.Event == policy.UplinkInformed {
+		b.WriteString("  " + r.Told.Text())
 	}
 	for _, n := range r.Subnets {
 		b.WriteString("  " + n.Downstream + "=" + n.Prefix.String())

@@ -6,6 +6,7 @@ import (
 
 	"uplinkd/internal/lifetime"
 	"uplinkd/pd"
+	"uplinkd/policy"
 )
 
 // SchemaVersion is the version of all documents. It changes only when a field goes away or changes its meaning; new
@@ -71,6 +72,7 @@ type Uplink struct {
 	Addresses   []Leased     `json:"addresses,omitempty"` // of the router itself, by DHCPv6
 	DNS         []netip.Addr `json:"dns,omitempty"`
 	Search      []string     `json:"search,omitempty"`
+	Told        policy.Told  `json:"told,omitzero"` // all that the provider tells by DHCPv6 and in RAs, also DNS and Search
 	Config      string       `json:"config"`
 }
 
@@ -79,9 +81,10 @@ type Client6 struct {
 	State    string     `json:"state"` // of the state machine, in words
 	Since    *time.Time `json:"since,omitempty"`
 	Failure  string     `json:"failure,omitempty"`   // why the last exchange failed; may hold text of the server
+	Note     string     `json:"note,omitempty"`      // why the lease lacks something that was asked for; may hold text of the server
 	ServerID string     `json:"server_id,omitempty"` // DUID
 	IAID     uint32     `json:"iaid,omitempty"`      // of the first IA_PD
-	Told     pd.Info    `json:"told,omitzero"`       // what the server says besides bindings: DNS, NTP, AFTR, ...
+	Told     pd.Info    `json:"told,omitzero"`       // what the server says besides bindings; what routers say is not in it
 	Received *time.Time `json:"received,omitempty"`  // when the lease was last granted or extended
 	Cause    string     `json:"cause,omitempty"`     // what changed the lease last
 	Renew    *Lifetime  `json:"renew,omitempty"`     // T1
@@ -137,6 +140,8 @@ type Announcement struct {
 	Stale    []netip.Prefix    `json:"stale"`           // hosts are told to stop using them
 	DNS      []netip.Addr      `json:"dns,omitempty"`
 	Search   []string          `json:"search,omitempty"`
+	PREF64   []netip.Prefix    `json:"pref64,omitempty"`
+	Portal   string            `json:"captive_portal,omitempty"`
 	MTU      uint32            `json:"mtu,omitempty"`
 }
 

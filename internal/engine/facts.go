@@ -32,6 +32,7 @@ func (e *Engine) send(f fact) {
 type ClientStatus struct {
 	State    string    `json:"state"`             // of the machine, in words
 	Failure  string    `json:"failure,omitempty"` // why the last exchange failed
+	Note     string    `json:"note,omitempty"`    // why the lease lacks something that was asked for
 	Reported bool      `json:"reported"`
 	Lease    pd.Lease  `json:"lease"`
 	Cause    pd.Cause  `json:"cause,omitempty"` // of the last change of the lease
@@ -56,7 +57,7 @@ func (e *Engine) Client(uplink string, s ClientStatus, hasLease bool) {
 		}
 		s.Reported = s.Reported || was.Reported
 		e.clients[uplink] = s
-		if !hasLease && s.Reported == was.Reported && s.Failure == was.Failure {
+		if !hasLease && s.Reported == was.Reported && s.Failure == was.Failure && s.Note == was.Note {
 			// "soliciting" has become "requesting": the Reply is on its way, and a whole step now would hold it up.
 			e.showClients()
 			e.rehearse()

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/kernel/fake"
 	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
 )
 
 // countingKernel counts reads, and refuses them while blind. Like the real one, it does nothing for a caller who is gone.
@@ -58,6 +60,31 @@ func TestStateOfClientIsNoReasonToReconcile(t *testing.T) {
 		synctest.Wait()
 		if !slices.ContainsFunc(problems(e), func(code string) bool { return code == "no-prefix" }) {
 			t.Errorf("a failure is no problem: %v", problems(e))
+		}
+	})
+}
+
+// An address without a prefix is no success, and the reason is what the server said beside the grant.
+func TestAddressButNoPrefix(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t, &fake.Kernel{Link: fakeLinks()}, newMemory(), parse(t, bound.config))
+		l := pd.Lease{Addresses: []pd.LeasedAddress{{Address: netip.MustParseAddr("2001:db8:77::5"), PreferredUntil: lifetime.Forever(), ValidUntil: lifetime.Forever()}}}
+		told := func(note string) string {
+			e.Client("fiber", ClientStatus{State: "bound", Note: note, Reported: true, Lease: l}, true)
+			synctest.Wait()
+			for _, p := range e.Snapshot().Problems {
+				if p.Code == "no-prefix" {
+					return p.Path + ": " + p.Message
+				}
+			}
+			return ""
+		}
+		if got, want := told("Request: NoPrefixAvail"), "uplink.fiber: Request: NoPrefixAvail"; got != want {
+			t.Errorf("problem %q, want %q", got, want)
+		}
+		l.Prefixes = lease(bound.leases["fiber"]).Prefixes
+		if got := told("Renew: NoAddrsAvail"); got != "" { // address = "auto" does without one
+			t.Errorf("problem %q beside a prefix", got)
 		}
 	})
 }

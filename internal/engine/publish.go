@@ -156,6 +156,9 @@ func (i Item) Text() string {
 	if ev.Kind == policy.UplinkUp {
 		s += " via " + ev.Gateway.String()
 	}
+	if ev.Kind == policy.UplinkInformed && ev.Told != nil {
+		s += " " + ev.Told.Text()
+	}
 	for _, n := range ev.Subnets {
 		s += " " + n.Downstream + "=" + n.Prefix.String()
 	}

@@ -82,6 +82,8 @@ func (e *Engine) withClients(site policy.Site) []policy.Problem {
 			all = append(all, policy.Problem{Path: "uplink." + u.Name, Code: "lease-not-extended", Message: notExtended(u.Delegations, c, site.Now)})
 		case len(u.Delegations) == 0 && c.Failure != "":
 			all = append(all, policy.Problem{Path: "uplink." + u.Name, Code: "no-prefix", Message: c.Failure})
+		case len(u.Delegations) == 0 && u.PD && c.Note != "":
+			all = append(all, policy.Problem{Path: "uplink." + u.Name, Code: "no-prefix", Message: c.Note})
 		}
 	}
 	return all

@@ -48,6 +48,7 @@ type Update struct {
 	Reported bool
 	State    string    // for people
 	Failure  string    // why there is no lease, or none that is confirmed, for people; "" while all is well
+	Note     string    // why the lease lacks something that was asked for, for people; "" while it has all of it, or nothing
 	Received time.Time // when the packet that caused the change was read; zero if none did
 }
 

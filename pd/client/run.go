@@ -45,6 +45,7 @@ type run struct {
 	released bool            // at rest after a Release
 	waiting  []chan struct{} // callers of Release
 	failure  string          // of the latest exchange
+	note     string          // of the latest partial grant
 	trouble  string          // with the socket
 	remote   limiter         // for log lines that others on the link can cause
 	sending  limiter         // for log lines about sending
@@ -254,16 +255,19 @@ func (r *run) askRelease(done chan struct{}) {
 func (r *run) step(in pd.Input, received time.Time) {
 	out := r.machine.Step(time.Now(), in)
 	r.awaited.set(r.machine.Awaits()) // before the message is sent that is answered
+	note := ""
 	for _, o := range out {
 		switch o.Kind {
 		case pd.OutputSend:
 			r.send(o.Message)
 		case pd.OutputLease:
+			r.noteLack(o.Lease, note)
 			r.leased(o, received)
 		case pd.OutputFailed:
 			r.failure, r.reported = o.Text, true
 			r.log.Warn("DHCPv6 exchange failed", "error", o.Text)
 		case pd.OutputNote:
+			note = o.Text
 			r.remote.log(r.log, "DHCPv6 note", "note", o.Text)
 		case pd.OutputDone:
 			r.released = true
@@ -353,6 +357,7 @@ func (r *run) update(l pd.Lease, cause pd.Cause, received time.Time) Update {
 		Reported: r.reported,
 		State:    r.machine.State(),
 		Failure:  cmp.Or(r.trouble, r.failure),
+		Note:     r.note,
 		Received: received,
 	}
 	switch {

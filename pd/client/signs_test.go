@@ -152,6 +152,43 @@ func (m *scripted) State() string               { return "scripted" }
 func (m *scripted) Lease() pd.Lease             { return pd.Lease{} }
 func (m *scripted) Awaits() ([]uint32, bool)    { return nil, false }
 
+// TestNote has why a lease lacks what was asked for: until it has it, or has nothing at all.
+func TestNote(t *testing.T) {
+	prefix := pd.Lease{Prefixes: []pd.LeasedPrefix{{IAID: 7, Prefix: delegated}}}
+	both := pd.Lease{Prefixes: []pd.LeasedPrefix{{IAID: 7, Prefix: delegated}, {IAID: 9, Prefix: delegated}}, Addresses: []pd.LeasedAddress{{IAID: 8, Address: assigned}}}
+	note := func(text string) pd.Output { return pd.Output{Kind: pd.OutputNote, Text: text} }
+	lease := func(cause pd.Cause, l pd.Lease) pd.Output {
+		return pd.Output{Kind: pd.OutputLease, Cause: cause, Lease: l}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		m := &scripted{}
+		l := startWith(t, silent, func(client *Client) {
+			client.newMachine = func(pd.Lease, time.Time, *rand.Rand) machine { return m }
+		}, func(cfg *Config) {
+			cfg.Machine = pd.Config{PDs: []pd.PDConfig{{IAID: 7}, {IAID: 9}}, NA: &pd.NAConfig{IAID: 8}}
+		})
+		for _, step := range []struct {
+			outputs []pd.Output
+			want    string
+		}{
+			{[]pd.Output{note("Request: NoAddrsAvail"), lease(pd.CauseBound, prefix)}, "Request: NoAddrsAvail"},
+			{[]pd.Output{note("Reconfigure: dropped")}, "Request: NoAddrsAvail"},
+			{[]pd.Output{lease(pd.CauseRenewed, prefix)}, "Request: NoAddrsAvail"}, // as before: the machine says it once
+			{[]pd.Output{note("Renew: NoPrefixAvail"), lease(pd.CauseRenewed, prefix)}, "Renew: NoPrefixAvail"},
+			{[]pd.Output{lease(pd.CauseRenewed, both)}, ""},
+			{[]pd.Output{note("Renew: NoPrefixAvail"), lease(pd.CauseRenewed, prefix)}, "Renew: NoPrefixAvail"},
+			{[]pd.Output{lease(pd.CauseExpired, pd.Lease{})}, ""},
+		} {
+			m.outputs = step.outputs
+			l.Suspect("test")
+			synctest.Wait()
+			if got := l.latest().Note; got != step.want {
+				t.Errorf("after %+v: note %q, want %q", step.outputs, got, step.want)
+			}
+		}
+	})
+}
+
 // TestReported has what an output of the machine says about whether the uplink has been heard of, and whether all is well.
 func TestReported(t *testing.T) {
 	prefix := pd.Lease{Prefixes: []pd.LeasedPrefix{{IAID: 7, Prefix: delegated}}}

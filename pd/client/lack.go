@@ -1,0 +1,27 @@
+package client
+
+import (
+	"slices"
+
+	"uplinkd/pd"
+)
+
+// noteLack keeps why l lacks something that is asked for: what the machine said with this lease, or with an earlier one,
+// since it does not repeat itself. A lease that has nothing is no partial grant; why there is none is the failure.
+func (r *run) noteLack(l pd.Lease, said string) {
+	switch {
+	case !l.Held() || r.complete(l):
+		r.note = ""
+	case said != "":
+		r.note = said
+	}
+}
+
+// complete reports whether l has something for each IA that is asked for.
+func (r *run) complete(l pd.Lease) bool {
+	m := r.cfg.Machine
+	lacks := slices.ContainsFunc(m.PDs, func(c pd.PDConfig) bool {
+		return !slices.ContainsFunc(l.Prefixes, func(p pd.LeasedPrefix) bool { return p.IAID == c.IAID })
+	})
+	return !lacks && (m.NA == nil || len(l.Addresses) > 0)
+}
