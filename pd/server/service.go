@@ -1,0 +1,81 @@
+package server
+
+import (
+	"slices"
+
+	"uplinkd/pd"
+)
+
+// Mode is how much a Server does.
+type Mode uint8
+
+// The modes.
+const (
+	Off        Mode = iota // no socket
+	Stateless              // Information-requests are answered; those who want prefixes hear that there are none (any more)
+	Delegating             // prefixes, and all that Stateless does
+)
+
+// Service is what a downstream offers. The zero Service offers nothing.
+type Service struct {
+	Mode Mode
+
+	// Info is told to those who ask for it (Option Request). AFTR, S46 and Unknown are not passed on: they are between the
+	// provider and its customer's border router.
+	pd.Info
+
+	InfoRefresh uint32 // seconds after which stateless clients ask again, 600 or more; 0: limits.preferred
+
+	// Bounds of the lifetimes of what is lent, in seconds (RFC 9096 §3.4, which has them for hosts). They are how long an
+	// inner router that takes no Reconfigure may go on using a prefix that is gone. 0: 2700 and 5400.
+	MaxPreferred, MaxValid uint32
+}
+
+// Limits of lifetimes (RFC 9096 §3.4: ND_PREFERRED_LIMIT and ND_VALID_LIMIT).
+const (
+	preferredLimit = 2700
+	validLimit     = 5400
+	irtMinimum     = 600 // RFC 9915 §7.6
+)
+
+// limits are the bounds of lifetimes, in seconds.
+func (s Service) limits() (preferred, valid uint32) {
+	preferred, valid = s.MaxPreferred, s.MaxValid
+	if preferred == 0 {
+		preferred = preferredLimit
+	}
+	if valid == 0 {
+		valid = max(validLimit, preferred)
+	}
+	return min(preferred, valid), valid
+}
+
+// refresh is the Information Refresh Time to tell.
+func (s Service) refresh() uint32 {
+	if s.InfoRefresh != 0 {
+		return max(s.InfoRefresh, irtMinimum)
+	}
+	preferred, _ := s.limits()
+	return max(preferred, irtMinimum)
+}
+
+// told is what of s.Info is asked for by the option codes of oro.
+func (s Service) told(oro []uint16) (in pd.Info) {
+	asked := func(code uint16) bool { return slices.Contains(oro, code) }
+	if asked(pd.OptDNSServers) {
+		in.DNS = s.DNS
+	}
+	if asked(pd.OptDomainList) {
+		in.DomainSearch = s.DomainSearch
+	}
+	if asked(pd.OptSNTPServers) {
+		in.SNTP = s.SNTP
+	}
+	if asked(pd.OptNTPServer) {
+		in.NTP, in.NTPNames = s.NTP, s.NTPNames
+	}
+	if asked(pd.OptCaptivePortal) {
+		in.CaptivePortal = s.CaptivePortal
+	}
+	return in
+}
