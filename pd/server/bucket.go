@@ -11,7 +11,7 @@ type bucket struct {
 
 // wait is how long after now the next token will be there; 0 if there is one.
 func (b *bucket) wait(now time.Time) time.Duration {
-	return max(0, b.fullAt.Sub(now)-time.Duration(b.size-1)*b.period)
+	return max(0, max(0, b.fullAt.Sub(now))-time.Duration(b.size-1)*b.period)
 }
 
 // take takes a token, also one that is not there yet.

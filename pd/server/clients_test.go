@@ -1,0 +1,213 @@
+package server
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+
+	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
+	"uplinkd/pd/wire"
+)
+
+func noJitter() float64 { return 0 }
+
+// lending is a Reply that lends first.
+func lending(m pd.Message) pd.Message {
+	reply := responder{id: routerID, service: told}.answer(begin, m, []Loan{loan(1, first, 1000, 2000)})
+	return reply
+}
+
+// accepting is a message of a client that accepts Reconfigure messages.
+func accepting(t pd.MessageType, id pd.DUID) pd.Message {
+	m := message(t, iapd(1, first))
+	m.ClientID, m.ReconfAccept = id, true
+	return m
+}
+
+func TestKeyInTheFirstReply(t *testing.T) {
+	cs := newClients(nil, begin, noJitter)
+	agreed := func(m pd.Message) pd.Message {
+		reply := lending(m)
+		cs.agree(begin, m, inner, &reply)
+		return reply
+	}
+	if r := agreed(accepting(pd.Solicit, innerID)); !r.ReconfAccept || r.Auth != nil || len(cs.byID) != 0 {
+		t.Errorf("Advertise: %s", wire.Text(r))
+	}
+	if r := agreed(accepting(pd.Renew, innerID)); r.ReconfAccept || r.Auth != nil {
+		t.Errorf("Renew of a client without key: %s", wire.Text(r))
+	}
+	refusing := accepting(pd.Request, innerID)
+	refusing.ReconfAccept = false
+	if r := agreed(refusing); r.ReconfAccept || r.Auth != nil || len(cs.byID) != 0 {
+		t.Errorf("client that does not accept: %s", wire.Text(r))
+	}
+	got := agreed(accepting(pd.Request, innerID))
+	if !got.ReconfAccept || got.Auth == nil || len(got.Auth.Info) != 17 || got.Auth.Info[0] != 1 {
+		t.Fatalf("Request: %s", wire.Text(got))
+	}
+	again := agreed(accepting(pd.Request, innerID))
+	if string(again.Auth.Info) != string(got.Auth.Info) || again.Auth.Replay <= got.Auth.Replay {
+		t.Error("a second Request: another key, or a replay value that has been used")
+	}
+	if r := agreed(accepting(pd.Renew, innerID)); !r.ReconfAccept || r.Auth != nil {
+		t.Errorf("Renew: %s", wire.Text(r))
+	}
+	kept, changed := cs.keep()
+	if !changed || len(kept) != 1 || kept[0].ID != innerID || kept[0].Via != inner || string(kept[0].Key) != string(got.Auth.Info[1:]) {
+		t.Errorf("kept %+v", kept)
+	}
+	agreed(accepting(pd.Release, innerID))
+	if kept, changed := cs.keep(); !changed || len(kept) != 0 {
+		t.Errorf("after the Release: kept %+v", kept)
+	}
+}
+
+// TestKeysAreFewAndFrugal wants no state for those who have nothing, and not more than the bound.
+func TestKeysAreFewAndFrugal(t *testing.T) {
+	cs := newClients(nil, begin, noJitter)
+	nothing := accepting(pd.Request, innerID)
+	reply := responder{id: routerID, service: told}.answer(begin, nothing, nil)
+	cs.agree(begin, nothing, inner, &reply)
+	info := pd.Message{Type: pd.InformationRequest, ClientID: innerID, ReconfAccept: true}
+	reply = responder{id: routerID, service: told}.answer(begin, info, nil)
+	cs.agree(begin, info, inner, &reply)
+	if len(cs.byID) != 0 {
+		t.Fatalf("%d clients without a loan", len(cs.byID))
+	}
+	for i := range maxClients + 10 {
+		m := accepting(pd.Request, pd.DUID(binary.BigEndian.AppendUint32([]byte("\x00\x04"), uint32(i))))
+		reply := lending(m)
+		cs.agree(begin, m, inner, &reply)
+		if want := i < maxClients; reply.ReconfAccept != want || (reply.Auth != nil) != want {
+			t.Fatalf("client %d: %s", i, wire.Text(reply))
+		}
+	}
+	if len(cs.byID) != maxClients {
+		t.Errorf("%d clients, want %d", len(cs.byID), maxClients)
+	}
+	if at, ok := cs.wake(false); !ok || !at.Equal(begin.Add(2000*time.Second)) {
+		t.Errorf("wakes at %s, want when the loans are over", at)
+	}
+	cs.expire(begin.Add(1999 * time.Second))
+	if len(cs.byID) != maxClients {
+		t.Error("forgotten too early")
+	}
+	cs.expire(begin.Add(2000 * time.Second))
+	if len(cs.byID) != 0 {
+		t.Errorf("%d clients whose loans are over", len(cs.byID))
+	}
+}
+
+// TestReconfigureSchedule follows RFC 9915 §15 with REC_TIMEOUT 2 s and REC_MAX_RC 8.
+func TestReconfigureSchedule(t *testing.T) {
+	cs := newClients([]Client{{ID: innerID, Via: inner, Key: make([]byte, keyLen), Replay: 5}}, begin, noJitter)
+	cs.changed(begin)
+	var at []time.Duration
+	last := uint64(5)
+	for now := begin; now.Before(begin.Add(20 * time.Minute)); now = now.Add(time.Second) {
+		c := cs.due(now)
+		if c == nil {
+			continue
+		}
+		b, err := cs.reconfigure(c, routerID, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := wire.Decode(b)
+		if err != nil || m.Type != pd.Reconfigure || m.XID != 0 || m.ClientID != innerID || m.ServerID != routerID || m.ReconfMsg != pd.Renew {
+			t.Fatalf("%s, %v", wire.Text(m), err)
+		}
+		if m.Auth.Replay <= last {
+			t.Fatalf("replay value %d after %d", m.Auth.Replay, last)
+		}
+		last = m.Auth.Replay
+		at = append(at, now.Sub(begin)/time.Second)
+	}
+	want := []time.Duration{0, 2, 6, 14, 30, 62, 126, 254}
+	if len(at) != len(want) {
+		t.Fatalf("sent after %d s, want %d s", at, want)
+	}
+	for i := range want {
+		if at[i] != want[i] {
+			t.Fatalf("sent after %d s, want %d s", at, want)
+		}
+	}
+}
+
+func TestReconfigureJitter(t *testing.T) {
+	for _, j := range []float64{-0.1, 0.1} {
+		cs := newClients([]Client{{ID: innerID, Via: inner, Key: make([]byte, keyLen)}}, begin, func() float64 { return j })
+		cs.changed(begin)
+		if _, err := cs.reconfigure(cs.due(begin), routerID, begin); err != nil {
+			t.Fatal(err)
+		}
+		want := begin.Add(time.Duration(float64(recTimeout) * (1 + j)))
+		if at, ok := cs.wake(true); !ok || !at.Equal(want) {
+			t.Errorf("RAND %g: next at %s, want %s", j, at, want)
+		}
+	}
+}
+
+// TestReconfigureEnds wants no more of them once the client has come.
+func TestReconfigureEnds(t *testing.T) {
+	cs := newClients([]Client{{ID: innerID, Via: inner, Key: make([]byte, keyLen)}}, begin, noJitter)
+	cs.changed(begin)
+	if cs.due(begin) == nil {
+		t.Fatal("nothing is due")
+	}
+	renew := accepting(pd.Renew, innerID)
+	reply := lending(renew)
+	cs.agree(begin, renew, inner, &reply)
+	if c := cs.due(begin.Add(time.Hour)); c != nil {
+		t.Errorf("%+v", c)
+	}
+	cs.changed(begin)
+	lost := lending(renew)
+	lost.IAPDs = nil
+	cs.agree(begin, renew, inner, &lost)
+	if len(cs.byID) != 0 {
+		t.Error("a client that has lost everything is kept")
+	}
+}
+
+func TestSavedClients(t *testing.T) {
+	good := Client{ID: innerID, Via: inner, Key: make([]byte, keyLen), Replay: 1 << 62}
+	bad := []Client{good, good, good, good, good}
+	bad[0].ID = "x"
+	bad[1].Via = netip.MustParseAddr("2001:db8::1")
+	bad[2].Via = netip.Addr{}
+	bad[3].Key = bad[3].Key[1:]
+	bad[4].Via = inner.WithZone("eth0")
+	cs := newClients(append(bad, good), begin, noJitter)
+	if len(cs.byID) != 1 || cs.byID[innerID] == nil {
+		t.Fatalf("took up %v", cs.byID)
+	}
+	c := cs.byID[innerID]
+	if got := cs.replay(c, begin); got != 1<<62+1 {
+		t.Errorf("replay %d: the clock must not set it back", got)
+	}
+	if want := lifetime.After(begin, validLimit); c.until != want {
+		t.Errorf("held until %s, want %s", c.until, want)
+	}
+}
+
+func TestBucket(t *testing.T) {
+	b := bucket{size: 3, period: time.Second}
+	for range 3 {
+		if !b.try(begin) {
+			t.Fatal("not full at the start")
+		}
+	}
+	if b.try(begin) || b.wait(begin) != time.Second {
+		t.Errorf("empty: wait %s", b.wait(begin))
+	}
+	if later := begin.Add(time.Second); !b.try(later) || b.try(later) {
+		t.Error("want one token after a period")
+	}
+	if later := begin.Add(time.Hour); !b.try(later) || !b.try(later) || !b.try(later) || b.try(later) {
+		t.Error("want it full, and not more, after an hour")
+	}
+}
