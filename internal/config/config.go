@@ -13,6 +13,7 @@ type Config struct {
 	RunDir      string       // control socket; default /run/uplinkd
 	TableBase   uint32       // routing table of uplink u is TableBase+u; default 1000
 	RuleBase    RuleBase     // priorities of the routing rules
+	ULA         ULA          // a local prefix beside the delegated ones
 	Uplinks     []Uplink     // in the order of the file
 	Downstreams []Downstream // in the order of the file
 	Hooks       []Hook       // in the order of the file
@@ -21,6 +22,7 @@ type Config struct {
 // RuleBase holds the priorities of uplinkd's routing rules (ip-rule(8) "pref"); see facts on multihoming for who else
 // uses which range. Each may be set in the config's [rules] section.
 type RuleBase struct {
+	AnyIP  uint32 // rules.anyip, default 500: iif INTERFACE or fwmark MARK lookup TableBase, for services by interface or mark
 	Main   uint32 // rules.main, default 1000: from all lookup main suppress_prefixlength 0
 	OIF    uint32 // rules.oif, default 9000: +u: oif UPLINK lookup TABLE
 	From   uint32 // rules.from, default 10000: +u: from DELEGATION lookup TABLE
@@ -107,29 +109,93 @@ type VendorClass struct {
 	Data       [][]byte
 }
 
-// Kind is the use of a subnet; see design: more kinds come later.
+// ULA is the key ula: "off" (default, the zero ULA), "auto" or a prefix of fd00::/8, /48 to /64 (RFC 4193).
+type ULA struct {
+	Auto   bool         // one generated at the first start and kept in the state directory
+	Prefix netip.Prefix // as configured
+}
+
+// Kind is the use of a subnet.
 type Kind string
 
-// Access is a downstream on which hosts sit: address, on-link route, RA.
-const Access Kind = "access"
+// The kinds.
+const (
+	Access  Kind = "access"  // hosts sit on it: address, on-link route, RA
+	Transit Kind = "transit" // routed to an inner router
+	Service Kind = "service" // AnyIP: all of it is local
+	Reserve Kind = "reserve" // kept unreachable
+)
 
 // Downstream is a section [downstream.NAME].
 type Downstream struct {
 	Name      string
-	Interface string
+	Interface string     // required for access and transit, and for a service by interface; "" else
 	Kind      Kind       // default access
 	From      []string   // uplink names; empty or "*" in the file: all uplinks. A single string is accepted too
-	Subnet    int64      // explicit subnet id (5, 0x5), or AutoSubnet ("auto")
+	Subnet    int64      // explicit subnet id (5, 0x5), or AutoSubnet ("auto"), HashSubnet ("hash"), VLANSubnet ("vlan")
 	Length    uint8      // prefix length of the subnet, default 64, 1 … 128; RA is only sent for 64
-	Address   netip.Addr // host part of the router's address, default ::1 (:: for length 128)
-	RA        RA
+	Host      HostMode   // address: how the router's own address is made; HostFixed with a host part
+	Address   netip.Addr // address: host part with HostFixed, default ::1 (:: for length 128)
+	Via       netip.Addr // via: of a transit, the inner router's link-local address; zero: inner routers ask by DHCPv6
+	RA        RA         // access only
+	DHCPv6    Serve      // access and transit
+	AnyIP     AnyIP      // service only
 	Pos       Position
 }
 
-// AutoSubnet is Downstream.Subnet when the planner chooses.
-const AutoSubnet = -1
+// What Downstream.Subnet is when it is no id.
+const (
+	AutoSubnet = -1 // the planner chooses the lowest free one and keeps it
+	HashSubnet = -2 // from the downstream's name: the same on every router that has it; the next free one if it is taken
+	VLANSubnet = -3 // the VLAN id of the interface
+)
 
-// RA are the keys ra.* of a downstream. Names and defaults follow RFC 4861 §6.2.1 and RFC 9096.
+// HostMode is how a router's own address in a subnet is made.
+type HostMode string
+
+// The host modes.
+const (
+	HostFixed  HostMode = ""       // Downstream.Address
+	HostEUI64  HostMode = "eui64"  // from the interface's MAC address (RFC 4291 appendix A)
+	HostStable HostMode = "stable" // opaque, from a secret of the state directory (RFC 7217)
+	HostNone   HostMode = "none"   // none: default and only useful for transit
+)
+
+// Serve are the keys dhcpv6.* of a downstream: what its DHCPv6 server gives to hosts and inner routers. dhcpv6 = "off" is
+// short for dhcpv6.enabled = false.
+type Serve struct {
+	Enabled  bool  // dhcpv6.enabled, default true on access and transit
+	Delegate bool  // dhcpv6.delegate, default true (false on a transit with via): prefixes for inner routers (RFC 9818)
+	Length   uint8 // dhcpv6.length, default 64: of what an inner router gets that names no length
+	Shortest uint8 // dhcpv6.shortest, default 60: the largest that one may ask for
+}
+
+// AnyIPMode is which packets are a service's.
+type AnyIPMode string
+
+// The modes of a service.
+const (
+	AnyIPSubnet    AnyIPMode = "subnet"    // those to its subnet
+	AnyIPInterface AnyIPMode = "interface" // what arrives on its interface for an address that no other use has
+	AnyIPMark      AnyIPMode = "mark"      // likewise, with a mark, which uplinkd sets for the ports, if any are given
+)
+
+// AnyIP are the keys anyip.* of a service.
+type AnyIP struct {
+	Mode       AnyIPMode // anyip.mode, default "subnet"
+	Mark       uint32    // anyip.mark: with mode "mark", default 0x40
+	Ports      []Port    // anyip.ports: ["tcp/80", "udp/53"]; with mode "mark": mark what arrives for these ports on Interface
+	Nonlocal   bool      // anyip.nonlocal_bind: sysctl net.ipv6.ip_nonlocal_bind, so that programs can bind to any address
+	Unfiltered bool      // anyip.unfiltered: arm on an uplink's interface without an inbound filter, too
+}
+
+// Port is a transport protocol, "tcp" or "udp", and a port.
+type Port struct {
+	Protocol string
+	Number   uint16
+}
+
+// RA are the keys ra.* of a downstream; ra = "off" is short for ra.enabled = false. Names and defaults follow RFC 4861 §6.2.1 and RFC 9096.
 type RA struct {
 	Enabled           bool          // ra.enabled, default true
 	MaxInterval       time.Duration // ra.max_interval: MaxRtrAdvInterval, default 600s, 4s … 1800s
@@ -139,6 +205,8 @@ type RA struct {
 	ValidLifetime     time.Duration // ra.valid_lifetime: cap, default 5400s (ND_VALID_LIMIT)
 	DNS               []netip.Addr  // ra.dns: RDNSS to announce instead of the lease's; none ("auto"): the lease's
 	MTU               uint32        // ra.mtu, 0: none; 1280 … 65535
+	Preference        string        // ra.preference: "low", "medium" (default) or "high" (RFC 4191): among routers on the link
+	Routes            bool          // ra.routes, default true: routes to the delegations and the ULA prefix (RFC 4191, RFC 7084 L-3)
 }
 
 // Hook is a section [hook.NAME].
