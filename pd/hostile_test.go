@@ -82,6 +82,7 @@ func (w *walk) saved() Lease {
 	for range w.pick("previous", 40) {
 		l.Previous = append(l.Previous, w.prefix())
 	}
+	l.IgnoresRebind = []DUID{"", serverID("a"), serverID("b"), "x"}[w.pick("ignores", 4)]
 	if w.pick("key", 2) == 1 {
 		l.Reconf = &ReconfKey{ServerID: serverID("a"), Key: []byte("0123456789abcdef")[:16-w.pick("short", 2)], Replay: uint64(w.pick("replay", 100))}
 	}

@@ -176,7 +176,7 @@ func TestRestored(t *testing.T) {
 		},
 		Addresses: []LeasedAddress{address(1, "2001:db8::7"), address(1, "fe80::7"), address(1, "::1"), address(1, "2001:db8::7"), address(2, "2001:db8::8")},
 		Previous:  []netip.Prefix{netip.MustParsePrefix("2001:db8:6::/56"), netip.MustParsePrefix("::/0")},
-		Reconf:    &ReconfKey{ServerID: serverID("a"), Key: reconfKey, Replay: 5},
+		Reconf:    &ReconfKey{ServerID: serverID("a"), Key: reconfKey, Replay: 5}, IgnoresRebind: "x",
 	}
 	c := Config{ClientID: ourID, PDs: []PDConfig{{IAID: 1, Max: 64}, {IAID: 2}}, NA: &NAConfig{IAID: 1}, Reconfigure: true}
 	m := NewMachine(c, saved, start, rand.New(rand.NewPCG(1, 2)))

@@ -283,6 +283,9 @@ func (w *walk) check() {
 	if k := l.Reconf; k != nil && (!w.cfg.Reconfigure || len(k.Key) != 16 || k.ServerID != l.ServerID) {
 		w.t.Fatalf("key %+v in a lease of %v", k, l.ServerID)
 	}
+	if l.IgnoresRebind != "" && !l.IgnoresRebind.Valid() {
+		w.t.Fatalf("server %x ignores Rebind", string(l.IgnoresRebind))
+	}
 	for _, s := range []uint32{l.SolMaxRT, l.InfMaxRT} {
 		if s != 0 && (s < 60 || s > 86400) {
 			w.t.Fatalf("SOL_MAX_RT %d, INF_MAX_RT %d", l.SolMaxRT, l.InfMaxRT)
