@@ -18,6 +18,8 @@ const (
 
 	keyLen = 16 // octets (RFC 9915 §20.4)
 
+	replayReserve = 64
+
 	recTimeout = 2 * time.Second // REC_TIMEOUT and REC_MAX_RC (§7.6)
 	recMaxRC   = 8
 )
@@ -28,7 +30,7 @@ type Client struct {
 	ID     pd.DUID    `json:"duid"`
 	Via    netip.Addr `json:"via"`    // its link-local address
 	Key    []byte     `json:"key"`    // 16 octets
-	Replay uint64     `json:"replay"` // the last value sent to it
+	Replay uint64     `json:"replay"` // no greater value has been sent to it
 }
 
 func (c Client) usable() bool {
@@ -38,10 +40,11 @@ func (c Client) usable() bool {
 // client is a Client while the server runs.
 type client struct {
 	Client
-	until lifetime.Deadline // the end of what it holds
-	next  time.Time         // of its next Reconfigure; zero: none is wanted
-	pause time.Duration     // before that
-	tries int
+	reserved uint64            // Client.Replay as it was kept
+	until    lifetime.Deadline // the end of what it holds
+	next     time.Time         // of its next Reconfigure; zero: none is wanted
+	pause    time.Duration     // before that
+	tries    int
 }
 
 // clients are those that can be told to renew. They are pure but for the random keys.
@@ -57,7 +60,7 @@ func newClients(saved []Client, now time.Time, jitter func() float64) *clients {
 	for _, s := range saved {
 		if s.usable() && len(cs.byID) < maxClients {
 			s.Key = slices.Clone(s.Key)
-			cs.byID[s.ID] = &client{Client: s, until: lifetime.After(now, validLimit)}
+			cs.byID[s.ID] = &client{Client: s, reserved: s.Replay, until: lifetime.After(now, validLimit)}
 		}
 	}
 	return cs
@@ -97,7 +100,7 @@ func (cs *clients) agree(now time.Time, m pd.Message, via netip.Addr, reply *pd.
 	c.until = lifetime.After(now, longest(*reply))
 	reply.ReconfAccept = true
 	if begins {
-		reply.Auth = wire.ReconfigureKey(cs.replay(c, now), c.Key)
+		reply.Auth = wire.ReconfigureKey(cs.replay(c), c.Key)
 	}
 }
 
@@ -111,11 +114,13 @@ func longest(reply pd.Message) (valid uint32) {
 	return valid
 }
 
-// replay is the next replay value for c. The clock makes up for a value that was lost in a crash, counting for a clock that
-// was set back.
-func (cs *clients) replay(c *client, now time.Time) uint64 {
-	c.Replay = max(c.Replay+1, uint64(max(0, now.UnixMilli())))
-	cs.dirty = true
+// replay is the next replay value for c. What is kept is some way ahead, so that it need not be kept for every message and
+// a crash does not bring values back: the client would drop them (§20.3).
+func (cs *clients) replay(c *client) uint64 {
+	c.Replay++
+	if c.Replay+recMaxRC > c.reserved {
+		cs.dirty = true
+	}
 	return c.Replay
 }
 
@@ -180,7 +185,7 @@ func (cs *clients) reconfigure(c *client, server pd.DUID, now time.Time) ([]byte
 		c.next = now.Add(c.pause)
 	}
 	m := pd.Message{Type: pd.Reconfigure, ClientID: c.ID, ServerID: server, ReconfMsg: pd.Renew}
-	return wire.EncodeReconfigure(m, cs.replay(c, now), c.Key)
+	return wire.EncodeReconfigure(m, cs.replay(c), c.Key)
 }
 
 // keep is what is to be kept, sorted, if that has changed since.
@@ -190,7 +195,11 @@ func (cs *clients) keep() (kept []Client, changed bool) {
 	}
 	cs.dirty = false
 	for _, c := range cs.byID {
+		if c.Replay+recMaxRC > c.reserved {
+			c.reserved = c.Replay + replayReserve
+		}
 		k := c.Client
+		k.Replay = c.reserved
 		k.Key = slices.Clone(k.Key)
 		kept = append(kept, k)
 	}

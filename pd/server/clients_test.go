@@ -106,6 +106,7 @@ func TestReconfigureSchedule(t *testing.T) {
 	cs := newClients([]Client{{ID: innerID, Via: inner, Key: make([]byte, keyLen), Replay: 5}}, begin, noJitter)
 	cs.changed(begin)
 	var at []time.Duration
+	var kept []Client
 	last := uint64(5)
 	for now := begin; now.Before(begin.Add(20 * time.Minute)); now = now.Add(time.Second) {
 		c := cs.due(now)
@@ -125,6 +126,12 @@ func TestReconfigureSchedule(t *testing.T) {
 		}
 		last = m.Auth.Replay
 		at = append(at, now.Sub(begin)/time.Second)
+		if k, changed := cs.keep(); changed {
+			kept = k
+		}
+		if len(kept) != 1 || kept[0].Replay < last {
+			t.Fatalf("kept %+v, sent replay value %d", kept, last)
+		}
 	}
 	want := []time.Duration{0, 2, 6, 14, 30, 62, 126, 254}
 	if len(at) != len(want) {
@@ -186,8 +193,8 @@ func TestSavedClients(t *testing.T) {
 		t.Fatalf("took up %v", cs.byID)
 	}
 	c := cs.byID[innerID]
-	if got := cs.replay(c, begin); got != 1<<62+1 {
-		t.Errorf("replay %d: the clock must not set it back", got)
+	if got := cs.replay(c); got != 1<<62+1 {
+		t.Errorf("replay %d, want one more than was kept", got)
 	}
 	if want := lifetime.After(begin, validLimit); c.until != want {
 		t.Errorf("held until %s, want %s", c.until, want)
