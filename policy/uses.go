@@ -1,0 +1,61 @@
+package policy
+
+import (
+	"net/netip"
+
+	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
+)
+
+// Borrower is an inner router's wish for a prefix: one IA_PD of one DHCPv6 client on a downstream. It is a fact of
+// planning, and the engine keeps it over restarts.
+type Borrower struct {
+	Downstream string            `json:"downstream"`
+	Client     pd.DUID           `json:"client"`
+	IAID       uint32            `json:"iaid"`
+	Via        netip.Addr        `json:"via"`               // its link-local address
+	Length     uint8             `json:"length"`            // wanted; the planner may give a smaller prefix
+	Named      []netip.Prefix    `json:"named,omitempty"`   // by the client: what it has or would like
+	Offered    bool              `json:"offered,omitempty"` // it has only been offered something: no route yet
+	Until      lifetime.Deadline `json:"until"`             // forgotten then: the end of what it was told last, or of the offer
+}
+
+// Loan is what a Borrower gets of one delegation.
+type Loan struct {
+	Downstream     string            `json:"downstream"`
+	Interface      string            `json:"interface"`
+	Client         pd.DUID           `json:"client"`
+	IAID           uint32            `json:"iaid"`
+	Via            netip.Addr        `json:"via"`
+	Uplink         string            `json:"uplink,omitempty"` // "": part of the ULA prefix
+	Delegation     netip.Prefix      `json:"delegation"`
+	Prefix         netip.Prefix      `json:"prefix"`
+	PreferredUntil lifetime.Deadline `json:"preferred_until"`
+	ValidUntil     lifetime.Deadline `json:"valid_until"`
+	State          State             `json:"state"`
+	Offered        bool              `json:"offered,omitempty"` // no route yet
+}
+
+// LoanRecord is a prefix that was lent. While it is current, Until is Forever; from then on it is the moment by which the
+// inner router cannot hold it any more. Until then the router is told of it with lifetimes 0 (RFC 9096 §3.5).
+type LoanRecord struct {
+	Client pd.DUID           `json:"client"`
+	IAID   uint32            `json:"iaid"`
+	Prefix netip.Prefix      `json:"prefix"`
+	Until  lifetime.Deadline `json:"until"`
+}
+
+// DeadSource is a prefix that is not routed to this router any more while hosts behind an interface may still use it as a
+// source. Who does is told (RFC 7084 L-14): ICMPv6 unreachable, code 5, and a reset for TCP, which takes the former for
+// a passing trouble and would hang until its own timeout.
+type DeadSource struct {
+	Interface string       `json:"interface"`
+	Prefix    netip.Prefix `json:"prefix"`
+}
+
+// AnnouncedRoute is a Route Information option (RFC 4191 §2.3): what hosts reach through this router whether it is a
+// default router or not (RFC 7084 L-3).
+type AnnouncedRoute struct {
+	Prefix netip.Prefix      `json:"prefix"`
+	Until  lifetime.Deadline `json:"until"`
+}
