@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 
 	"uplinkd/internal/config"
 )
@@ -110,6 +112,7 @@ func warnings(cfg *config.Config, file string) (out config.Errors) {
 				"hosts go on using its prefix until the lease ends; to have one uplink only: from = %q", cfg.Uplinks[0].Name)
 		}
 	}
+	warnOfPrefixes(cfg, warn)
 	if len(cfg.Downstreams) == 0 {
 		warn(config.Position{File: file, Line: 1, Column: 1}, "downstream",
 			"none is configured: prefixes are obtained and routed, but nothing is numbered from them; add a section [downstream.NAME]")
@@ -128,6 +131,23 @@ func warnings(cfg *config.Config, file string) (out config.Errors) {
 		}
 	}
 	return out
+}
+
+// warnOfPrefixes finds downstreams for which no uplink asks for a prefix.
+func warnOfPrefixes(cfg *config.Config, warn func(pos config.Position, path, format string, args ...any)) {
+	for _, d := range cfg.Downstreams {
+		asks, first := false, ""
+		for _, u := range cfg.Uplinks {
+			if len(d.From) == 0 || slices.Contains(d.From, u.Name) {
+				asks = asks || len(u.DHCPv6.Prefixes) > 0
+				first = cmp.Or(first, u.Name)
+			}
+		}
+		if !asks {
+			warn(d.Pos, "downstream."+d.Name, "no uplink that it draws on asks for a prefix, so that it is never numbered; "+
+				"remove dhcpv6.prefixes = [] from uplink.%s, or draw on another with from", first)
+		}
+	}
 }
 
 func count(n int, noun string) string {

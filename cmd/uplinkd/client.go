@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"uplinkd/internal/config"
 	"uplinkd/pd"
 )
@@ -11,21 +9,20 @@ import (
 // programs have a use for.
 var asked = []uint16{pd.OptNTPServer, pd.OptAFTRName, pd.OptS46MapE, pd.OptS46MapT, pd.OptS46LW, pd.OptCaptivePortal}
 
-// machineConfig is the client of uplink u in the words of package pd. IAIDs are derived from the uplink's name and the
-// place in the list, so that they survive restarts, a lost state directory and another interface (RFC 9096 WPD-10).
-func machineConfig(u config.Uplink, duid pd.DUID) pd.Config {
+// optAuth is the Authentication option (RFC 9915 §21.11).
+const optAuth = 11
+
+// machineConfig is the client of uplink u in the words of package pd.
+func machineConfig(u config.Uplink, id clientIdentity) pd.Config {
 	d := u.DHCPv6
-	c := pd.Config{ClientID: duid, Stateless: d.Information, RapidCommit: d.RapidCommit, Reconfigure: d.Reconfigure, Delay: d.Delay,
+	c := pd.Config{ClientID: id.duid, Stateless: d.Information, RapidCommit: d.RapidCommit, Reconfigure: d.Reconfigure, Delay: d.Delay,
 		ORO: append(append([]uint16(nil), asked...), d.Request...), UserClass: d.UserClass}
+	prefixes, address := iaidsOf(u, id.iaids)
 	for i, p := range d.Prefixes {
-		name := u.Name
-		if i > 0 {
-			name = fmt.Sprintf("%s/%d", u.Name, i)
-		}
-		c.PDs = append(c.PDs, pd.PDConfig{IAID: pd.IAIDFor(name), Length: p.Length, Prefix: p.Prefix, Min: p.Min, Max: p.Max})
+		c.PDs = append(c.PDs, pd.PDConfig{IAID: prefixes[i], Length: p.Length, Prefix: p.Prefix, Min: p.Min, Max: p.Max})
 	}
 	if d.Address != config.AddressNever {
-		c.NA = &pd.NAConfig{IAID: pd.IAIDFor(u.Name), Required: d.Address == config.AddressAlways}
+		c.NA = &pd.NAConfig{IAID: address, Required: d.Address == config.AddressAlways}
 	}
 	switch d.Prefer {
 	case "largest":
@@ -35,6 +32,9 @@ func machineConfig(u config.Uplink, duid pd.DUID) pd.Config {
 	}
 	for _, v := range d.VendorClass {
 		c.VendorClass = append(c.VendorClass, pd.VendorClass(v))
+	}
+	if len(d.Auth) > 0 {
+		c.Extra = append(c.Extra, pd.Option{Code: optAuth, Data: d.Auth})
 	}
 	for _, o := range d.Options {
 		c.Extra = append(c.Extra, pd.Option(o))

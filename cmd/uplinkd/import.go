@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -17,9 +18,9 @@ import (
 var importVerb = verb{
 	name: "import", args: "[FROM]", summary: "take over the DHCP identity of another client",
 	about: `Takes the DUID by which the provider knows this router from the DHCPv6 client that ran here before, so that the same
-prefix comes. FROM is dhclient, dhcpcd, networkd, odhcp6c or wide. Where the client has kept the last prefix too (dhclient,
-dhcpcd), an uplink on the same interface that has no lease asks for that one first. IAIDs are shown, but not taken over:
-uplinkd has its own.
+prefix comes. FROM is dhclient, dhcpcd, networkd, odhcp6c or wide. Where the client has kept its last lease too (dhclient,
+dhcpcd), an uplink on the same interface that has no lease takes over the IAIDs, by which the provider tells the leases of
+one DUID apart, and asks for the same prefix first. IAIDs of the others can be given with dhcpv6.iaid.
 
 The DUID of networkd is computed from /etc/machine-id, that of odhcp6c from the hardware address of the uplink's
 interface. Both can be configured to use another; so can any client that is not in the list. Give such a DUID with
@@ -47,7 +48,7 @@ func cmdImport(env *environment, args []string) int {
 	fs.StringVar(&f.uplink, "uplink", "", "only for `UPLINK`; needed for odhcp6c if there are several")
 	fs.StringVar(&f.duid, "duid", "", "this is the DUID: hexadecimal `OCTETS`, or as networkctl shows it")
 	fs.BoolVar(&f.dry, "dry-run", false, "print what would be done, and do nothing")
-	fs.BoolVar(&f.force, "force", false, "replace another DUID, and which prefixes are asked for first")
+	fs.BoolVar(&f.force, "force", false, "replace another DUID, other IAIDs, and which prefixes are asked for first")
 	rest, status, ok := env.parse(fs, args, 0, 1)
 	if !ok {
 		return status
@@ -122,6 +123,9 @@ func (env *environment) importFound(dir string, got found, uplinks []config.Upli
 	for _, h := range got.held {
 		say("found prefix %s of %s, IAID %08x, in %s", h.Prefix, h.Interface, h.IAID, h.where)
 	}
+	for _, a := range got.leased {
+		say("found an address of %s, IAID %08x", a.Interface, a.IAID)
+	}
 	for _, w := range got.warnings {
 		fmt.Fprintln(env.stderr, "uplinkd: warning: "+printable(w.Error()))
 	}
@@ -134,16 +138,11 @@ func (env *environment) importFound(dir string, got found, uplinks []config.Upli
 		return err
 	}
 	for _, u := range uplinks {
-		var hints []netip.Prefix
-		for _, h := range got.held {
-			if h.Interface == u.Interface && !slices.Contains(hints, h.Prefix) {
-				hints = append(hints, h.Prefix)
-			}
+		if u.DHCPv6.DUID != "auto" {
+			say("note: uplink %s has dhcpv6.duid = %q, so it does not use this DUID", u.Name, u.DHCPv6.DUID)
 		}
-		if len(hints) > 0 {
-			if err := state.hint(u.Name, hints, f.force, say); err != nil {
-				return err
-			}
+		if err := state.takeOver(u, got, f.force, say); err != nil {
+			return err
 		}
 	}
 	for _, h := range got.held {
@@ -216,12 +215,53 @@ func (s importState) setDUID(id pd.DUID, force bool, say func(string, ...any)) e
 	return nil
 }
 
-// hint makes an uplink ask for these prefixes first, unless it knows better from a lease of its own.
-func (s importState) hint(uplink string, prefixes []netip.Prefix, force bool, say func(string, ...any)) error {
+// takeOver makes what another client had on the interface of u known to that uplink, unless it knows better from a lease of its
+// own.
+func (s importState) takeOver(u config.Uplink, got found, force bool, say func(string, ...any)) error {
+	var hints []netip.Prefix
+	var ids store.IAIDs
+	for _, h := range got.held {
+		if h.Interface == u.Interface && !slices.Contains(hints, h.Prefix) {
+			hints = append(hints, h.Prefix)
+		}
+		if h.Interface == u.Interface && !slices.Contains(ids.Prefixes, h.IAID) {
+			ids.Prefixes = append(ids.Prefixes, h.IAID)
+		}
+	}
+	for _, a := range got.leased {
+		if a.Interface == u.Interface && ids.Address == nil {
+			ids.Address = &a.IAID
+		}
+	}
+	if len(hints) == 0 && ids.Address == nil {
+		return nil
+	}
 	var l pd.Lease
 	if s.d != nil {
 		var err error
-		if l, err = s.d.Lease(uplink); err != nil {
+		if l, err = s.d.Lease(u.Name); err != nil {
+			if !errors.Is(err, store.ErrCorrupt) {
+				return err
+			}
+			say("%s", err)
+		}
+	}
+	if l.Held() {
+		say("left alone: uplink %s has a lease of its own", u.Name)
+		return nil
+	}
+	if err := s.iaids(u, ids, force, say); err != nil || len(hints) == 0 {
+		return err
+	}
+	return s.hint(u.Name, l, hints, force, say)
+}
+
+// iaids writes the IAIDs of an uplink.
+func (s importState) iaids(u config.Uplink, ids store.IAIDs, force bool, say func(string, ...any)) error {
+	var saved store.IAIDs
+	if s.d != nil {
+		var err error
+		if saved, err = s.d.IAIDs(u.Name); err != nil {
 			if !errors.Is(err, store.ErrCorrupt) {
 				return err
 			}
@@ -229,9 +269,30 @@ func (s importState) hint(uplink string, prefixes []netip.Prefix, force bool, sa
 		}
 	}
 	switch {
-	case l.Held():
-		say("left alone: uplink %s has a lease of its own", uplink)
+	case u.DHCPv6.DUID != "auto":
+		say("left alone: %s, which does not belong to the DUID of uplink %s", joinIAIDs(ids), u.Name)
 		return nil
+	case reflect.DeepEqual(saved, ids):
+		say("nothing to do: uplink %s has %s already", u.Name, joinIAIDs(ids))
+		return nil
+	case !reflect.DeepEqual(saved, store.IAIDs{}) && !force:
+		say("left alone: uplink %s has %s, imported before; --force replaces that", u.Name, joinIAIDs(saved))
+		return nil
+	case !s.dry:
+		if err := s.d.SaveIAIDs(u.Name, ids); err != nil {
+			return err
+		}
+	}
+	say("%s: uplink %s has %s", s.verb, u.Name, joinIAIDs(ids))
+	if u.DHCPv6.IAID != nil {
+		say("note: dhcpv6.iaid of uplink %s counts more than what is imported", u.Name)
+	}
+	return nil
+}
+
+// hint makes an uplink ask for these prefixes first. Its lease l is over.
+func (s importState) hint(uplink string, l pd.Lease, prefixes []netip.Prefix, force bool, say func(string, ...any)) error {
+	switch {
 	case slices.Equal(l.Previous, prefixes):
 		say("nothing to do: uplink %s asks first for %s already", uplink, joinPrefixes(prefixes))
 		return nil
@@ -247,6 +308,26 @@ func (s importState) hint(uplink string, prefixes []netip.Prefix, force bool, sa
 	}
 	say("%s: uplink %s asks first for %s", s.verb, uplink, joinPrefixes(prefixes))
 	return nil
+}
+
+// joinIAIDs is "IAID 00000101 for its prefix and 00000102 for its address".
+func joinIAIDs(ids store.IAIDs) string {
+	var parts []string
+	if len(ids.Prefixes) > 0 {
+		var numbers []string
+		for _, id := range ids.Prefixes {
+			numbers = append(numbers, fmt.Sprintf("%08x", id))
+		}
+		noun := "prefix"
+		if len(numbers) > 1 {
+			noun = "prefixes"
+		}
+		parts = append(parts, strings.Join(numbers, ", ")+" for its "+noun)
+	}
+	if ids.Address != nil {
+		parts = append(parts, fmt.Sprintf("%08x for its address", *ids.Address))
+	}
+	return "IAID " + strings.Join(parts, " and ")
 }
 
 func joinPrefixes(ps []netip.Prefix) string {

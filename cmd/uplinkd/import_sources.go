@@ -21,7 +21,8 @@ type found struct {
 	duid     pd.DUID
 	where    string
 	held     []foundPrefix
-	warnings []error // what else was there and could not be read
+	leased   []identity.Address // IA_NAs
+	warnings []error            // what else was there and could not be read
 }
 
 // foundPrefix is a prefix that the other client had, and the file that says so.
@@ -48,15 +49,21 @@ func fromDhclient(file string, uplinks []config.Uplink) (found, error) {
 	for _, u := range uplinks { // ifupdown has a file for each interface
 		usual = append(usual, "/var/lib/dhcp/dhclient6."+u.Interface+".leases")
 	}
-	var held []identity.Delegation
-	f, err := fromFile(func(b []byte) (d pd.DUID, err error) {
-		d, held, err = identity.Dhclient(b)
-		return d, err
+	var id identity.Identity
+	f, err := fromFile(func(b []byte) (_ pd.DUID, err error) {
+		id, err = identity.Dhclient(b)
+		return id.DUID, err
 	}, file, append(usual, "/var/lib/dhcp/dhclient6.leases", "/var/lib/dhclient/dhclient6.leases")...)
-	for _, h := range held {
-		f.held = append(f.held, foundPrefix{h, f.where})
-	}
+	f.add(id, f.where)
 	return f, err
+}
+
+// add adds what a file says besides the DUID.
+func (f *found) add(id identity.Identity, where string) {
+	for _, d := range id.Delegations {
+		f.held = append(f.held, foundPrefix{d, where})
+	}
+	f.leased = append(f.leased, id.Addresses...)
 }
 
 // fromDhcpcd reads the DUID, and the leases that are beside it: a file for each interface, under the name of today or of
@@ -73,17 +80,20 @@ func fromDhcpcd(file string, uplinks []config.Uplink) (found, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
-			var held []identity.Delegation
+			var id identity.Identity
 			if err == nil {
-				_, held, err = identity.DhcpcdLease(b)
+				id, err = identity.DhcpcdLease(b)
 			}
 			if err != nil {
 				f.warnings = append(f.warnings, fmt.Errorf("read %s: %w; going on without it", path, bareError(err)))
 			}
-			for _, h := range held {
-				h.Interface = u.Interface
-				f.held = append(f.held, foundPrefix{h, path})
+			for i := range id.Delegations {
+				id.Delegations[i].Interface = u.Interface
 			}
+			for i := range id.Addresses {
+				id.Addresses[i].Interface = u.Interface
+			}
+			f.add(id, path)
 		}
 	}
 	return f, nil

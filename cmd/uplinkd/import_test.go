@@ -98,6 +98,13 @@ func wantState(t *testing.T, dir string, b isp.Binding, hint bool) {
 	if err != nil || !slices.Equal(l.Previous, want) {
 		t.Errorf("previous prefixes %v, %v; want %v", l.Previous, err, want)
 	}
+	var iaids []uint32
+	if hint {
+		iaids = []uint32{b.IAID}
+	}
+	if ids, err := d.IAIDs("fiber"); err != nil || !slices.Equal(ids.Prefixes, iaids) || ids.Address != nil {
+		t.Errorf("IAIDs %+v, %v; the provider knows %d", ids, err, b.IAID)
+	}
 }
 
 // serve runs a simulated provider until the test ends.

@@ -47,7 +47,7 @@ type verb struct {
 func verbs() []verb {
 	return []verb{
 		runVerb, checkVerb, planVerb, statusVerb, watchVerb, traceVerb, explainVerb, renewVerb, releaseVerb, cleanVerb, importVerb,
-		hooksVerb, demoVerb, versionVerb, {name: "help", args: "[VERB]", summary: "show this list, or what VERB does", run: cmdHelp},
+		profilesVerb, hooksVerb, demoVerb, versionVerb, {name: "help", args: "[VERB]", summary: "show this list, or what VERB does", run: cmdHelp},
 	}
 }
 

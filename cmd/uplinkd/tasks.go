@@ -47,6 +47,7 @@ type uplinkTask struct {
 	config   config.Uplink
 	client   *client.Client
 	listener *radv.Listener
+	waits    bool // for the interface, to know the DUID
 	running
 }
 
@@ -141,10 +142,13 @@ func (t *tasks) startUplink(u config.Uplink) *uplinkTask {
 	if err != nil {
 		t.log.Error("stored lease is of no use; soliciting afresh", "uplink", u.Name, "err", err)
 	}
-	task := &uplinkTask{config: u}
+	id := t.identify(u, lease.At(time.Now()))
+	machine := machineConfig(u, id)
+	t.warnOfIAIDs(u.Name, machine, lease.At(time.Now()))
+	task := &uplinkTask{config: u, waits: id.waits}
 	task.client = client.New(client.Config{
 		Uplink:  u.Name,
-		Machine: machineConfig(u, t.duid), DSCP: u.DHCPv6.DSCP, Priority: u.DHCPv6.Priority, Trace: t.traceOf(u.Name).Record,
+		Machine: machine, DSCP: u.DHCPv6.DSCP, Priority: u.DHCPv6.Priority, Trace: t.traceOf(u.Name).Record,
 		Saved: lease, ReportAfter: u.DHCPv6.ReportAfter, WaitingFor: waitsFor(u.DHCPv6.Start), Logger: t.log,
 		Observe: observer(t.engine, u.Name),
 	})
@@ -190,7 +194,12 @@ func (t *tasks) setLinks(links []kernel.Link) {
 	for _, l := range links {
 		t.links[l.Name] = l
 	}
-	for _, u := range t.uplinks {
+	for name, u := range t.uplinks {
+		if u.waits && t.link(u.config.Interface).Index > 0 {
+			u.waits = false
+			go t.appeared(name, u)
+			continue
+		}
 		for _, a := range t.link(u.config.Interface).Duplicates {
 			u.client.Conflict(a) // one that is not of its lease leaves the client cold
 		}

@@ -203,7 +203,7 @@ func (s *section) profile() string {
 func profileName(v value) (string, bool) {
 	name, ok := text(v)
 	if _, known := FindProfile(name); ok && !known && name != "" {
-		return "", v.bad("there is no profile %s%s (see: uplinkd profiles)", quote(name), didYouMean(name, ProfileNames()))
+		return "", v.bad("there is no profile %s; known are %s (see: uplinkd profiles)", quote(name), strings.Join(ProfileNames(), ", "))
 	}
 	return name, ok
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"uplinkd/pd"
@@ -14,25 +15,26 @@ import (
 // Dhclient reads a lease file of ISC dhclient. Of several DUIDs and of several leases of an interface the last counts, as
 // it does for dhclient, which only ever appends. The DUID is default-duid or, in files without that, the client-id of a
 // lease.
-func Dhclient(b []byte) (pd.DUID, []Delegation, error) {
+func Dhclient(b []byte) (Identity, error) {
 	if err := checkSize(b); err != nil {
-		return "", nil, err
+		return Identity{}, err
 	}
 	p := dhclientParser{scan: scanner{b: b, line: 1}}
 	if err := p.file(); err != nil {
-		return "", nil, fmt.Errorf("line %d: %w", p.scan.start, err)
+		return Identity{}, fmt.Errorf("line %d: %w", p.scan.start, err)
 	}
 	if p.duid == "" {
 		p.duid = p.clientID
 	}
 	if p.duid == "" {
-		return "", nil, errors.New("no default-duid in it: is it a lease file of dhclient -6?")
+		return Identity{}, errors.New("no default-duid in it: is it a lease file of dhclient -6?")
 	}
-	var ds []Delegation
+	id := Identity{DUID: p.duid}
 	for _, name := range p.order {
-		ds = append(ds, p.leases[name]...)
+		id.Delegations = append(id.Delegations, p.prefixes[name]...)
+		id.Addresses = append(id.Addresses, p.addresses[name]...)
 	}
-	return p.duid, ds, nil
+	return id, nil
 }
 
 // dhclientParser collects what the statements of a lease file say.
@@ -40,7 +42,8 @@ type dhclientParser struct {
 	scan           scanner
 	duid, clientID pd.DUID
 	order          []string                // interfaces as they were seen first
-	leases         map[string][]Delegation // of the last lease of each interface
+	prefixes       map[string][]Delegation // of the last lease with prefixes of each interface
+	addresses      map[string][]Address    // of the last lease with addresses
 }
 
 // file reads all statements.
@@ -74,7 +77,7 @@ func (p *dhclientParser) file() error {
 
 // lease6 reads the block of a lease, behind its brace.
 func (p *dhclientParser) lease6() error {
-	name, ds := "", []Delegation(nil)
+	name, ds, as := "", []Delegation(nil), []Address(nil)
 	for {
 		words, end, err := p.statement()
 		switch {
@@ -83,7 +86,7 @@ func (p *dhclientParser) lease6() error {
 		case end == endOfFile:
 			return errors.New("the file ends inside a lease6")
 		case end == '}':
-			p.keep(name, ds)
+			p.keep(name, ds, as)
 			return nil
 		case end == ';' && is(words, "interface", 2):
 			name = words[1].text
@@ -97,6 +100,15 @@ func (p *dhclientParser) lease6() error {
 				return err
 			}
 			ds = append(ds, more...)
+		case end == '{' && is(words, "ia-na", 2):
+			iaid, err := iaidOf(words[1].text)
+			if err != nil {
+				return fmt.Errorf("ia-na %w", err)
+			}
+			as = append(as, Address{IAID: iaid})
+			if err := p.skip(1); err != nil {
+				return err
+			}
 		case end == '{':
 			if err := p.skip(1); err != nil {
 				return err
@@ -105,30 +117,35 @@ func (p *dhclientParser) lease6() error {
 	}
 }
 
-// keep makes ds the last lease of an interface.
-func (p *dhclientParser) keep(name string, ds []Delegation) {
-	if len(ds) == 0 {
-		return // one of addresses only
+// keep makes ds and as those of the last lease of an interface. A lease without prefixes is not one of no prefixes, but of
+// another dhclient.
+func (p *dhclientParser) keep(name string, ds []Delegation, as []Address) {
+	if p.prefixes == nil {
+		p.prefixes, p.addresses = map[string][]Delegation{}, map[string][]Address{}
+	}
+	if !slices.Contains(p.order, name) {
+		p.order = append(p.order, name)
 	}
 	for i := range ds {
 		ds[i].Interface = name
 	}
-	if p.leases == nil {
-		p.leases = map[string][]Delegation{}
+	for i := range as {
+		as[i].Interface = name
 	}
-	if _, known := p.leases[name]; !known {
-		p.order = append(p.order, name)
+	if len(ds) > 0 {
+		p.prefixes[name] = ds
 	}
-	p.leases[name] = ds
+	if len(as) > 0 {
+		p.addresses[name] = as
+	}
 }
 
 // iaPD reads the block of an IA_PD, behind its brace.
 func (p *dhclientParser) iaPD(text string) (ds []Delegation, err error) {
-	octets, err := octetsOf(text)
-	if err != nil || len(octets) != 4 {
-		return nil, fmt.Errorf("ia-pd %q: want an IAID of four octets", text)
+	iaid, err := iaidOf(text)
+	if err != nil {
+		return nil, fmt.Errorf("ia-pd %w", err)
 	}
-	iaid := binary.BigEndian.Uint32(octets)
 	for {
 		words, end, err := p.statement()
 		switch {
@@ -226,6 +243,14 @@ func octetsOf(text string) ([]byte, error) {
 		b = append(b, c[0])
 	}
 	return b, nil
+}
+
+func iaidOf(text string) (uint32, error) {
+	octets, err := octetsOf(text)
+	if err != nil || len(octets) != 4 {
+		return 0, fmt.Errorf("%q: want an IAID of four octets", text)
+	}
+	return binary.BigEndian.Uint32(octets), nil
 }
 
 func prefixOf(text string) (netip.Prefix, error) {

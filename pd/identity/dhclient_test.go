@@ -29,7 +29,9 @@ func TestDhclient(t *testing.T) {
 			lease6("wan1", iaPD("0:0:0:2", "2001:db8:200::/56")) + lease6("wan0", iaPD("0:0:0:1", "2001:db8:300::/56")),
 			mac + " wan0/1/2001:db8:300::/56 wan1/2/2001:db8:200::/56"},
 		{"a lease of addresses does not end one of prefixes", someDUID + lease6("wan0", iaPD("0:0:0:1", "2001:db8:100::/56")) +
-			lease6("wan0", "  ia-na 00:00:00:01 {\n    iaaddr 2001:db8::7 {\n      max-life 1;\n    }\n  }\n"), mac + " wan0/1/2001:db8:100::/56"},
+			lease6("wan0", "  ia-na 00:00:00:01 {\n    iaaddr 2001:db8::7 {\n      max-life 1;\n    }\n  }\n"), mac + " wan0/1/2001:db8:100::/56 wan0/1"},
+		{"address and prefixes in one lease", someDUID + lease6("wan0", "  ia-na 0:0:0:3 { }\n"+iaPD("0:0:0:1", "2001:db8:100::/56")+
+			iaPD("0:0:0:2", "2001:db8:200::/56")), mac + " wan0/1/2001:db8:100::/56 wan0/2/2001:db8:200::/56 wan0/3"},
 		{"host bits", someDUID + lease6("wan0", iaPD("ff:0:0:1", "2001:db8:100::1/56")), mac + " wan0/4278190081/2001:db8:100::/56"},
 
 		{"empty", "", "error: no default-duid in it: is it a lease file of dhclient -6?"},
@@ -43,6 +45,8 @@ func TestDhclient(t *testing.T) {
 		{"short DUID", `default-duid "ab";`, "error: line 1: default-duid: DUID of 2 octets, want 3 to 130"},
 		{"no octets", "default-duid 0:3:zz;", `error: line 1: default-duid: "0:3:zz": want hexadecimal octets with colons between them`},
 		{"IAID", someDUID + lease6("wan0", iaPD("0:1", "2001:db8::/56")), `error: line 4: ia-pd "0:1": want an IAID of four octets`},
+		{"IAID of an address", someDUID + lease6("wan0", "  ia-na x { }\n"), `error: line 4: ia-na "x": want an IAID of four octets`},
+		{"cut short in an ia-na", someDUID + "lease6 {\nia-na 0:0:0:1 {", "error: line 3: the file ends inside a block"},
 		{"IPv4 prefix", someDUID + lease6("wan0", iaPD("0:0:0:1", "192.0.2.0/24")), `error: line 6: iaprefix "192.0.2.0/24": want an IPv6 prefix`},
 		{"multicast", someDUID + lease6("wan0", iaPD("0:0:0:1", "ff00::/8")), "error: line 6: iaprefix ff00::/8: overlaps multicast ff00::/8"},
 		{"brace without name", "{ }", "error: line 1: a block without a name"},
@@ -53,10 +57,13 @@ func TestDhclient(t *testing.T) {
 		{"long statement", strings.Repeat("a ", MaxFile/2), "error: line 1: more than 4096 words in a statement"},
 		{"huge", strings.Repeat(";", MaxFile+1), "error: longer than 1048576 octets: not such a file"},
 	} {
-		d, ds, err := Dhclient([]byte(c.in))
-		got := d.String()
-		for _, x := range ds {
+		id, err := Dhclient([]byte(c.in))
+		got := id.DUID.String()
+		for _, x := range id.Delegations {
 			got += fmt.Sprintf(" %s/%d/%s", x.Interface, x.IAID, x.Prefix)
+		}
+		for _, x := range id.Addresses {
+			got += fmt.Sprintf(" %s/%d", x.Interface, x.IAID)
 		}
 		if err != nil {
 			got = "error: " + err.Error()

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"uplinkd/pd"
@@ -20,11 +21,24 @@ import (
 // MaxFile is how long a file may be. Lease files of dhclient grow until it starts the next time.
 const MaxFile = 1 << 20
 
+// Identity is what a file says about another client.
+type Identity struct {
+	DUID        pd.DUID
+	Delegations []Delegation // by interface, and in the order of the file
+	Addresses   []Address    // likewise
+}
+
 // Delegation is a prefix that another client was delegated last.
 type Delegation struct {
 	Interface string // "" where the file does not say
 	IAID      uint32
 	Prefix    netip.Prefix
+}
+
+// Address is an IA_NA in which another client had an address last.
+type Address struct {
+	Interface string // "" where the file does not say
+	IAID      uint32
 }
 
 // checkSize refuses what is too long to be what it should be.
@@ -80,26 +94,31 @@ func Wide(b []byte) (pd.DUID, error) {
 }
 
 // DhcpcdLease reads what dhcpcd keeps of a lease: the Reply as it was received.
-func DhcpcdLease(b []byte) (pd.DUID, []Delegation, error) {
+func DhcpcdLease(b []byte) (Identity, error) {
 	if err := checkSize(b); err != nil {
-		return "", nil, err
+		return Identity{}, err
 	}
 	m, err := wire.Decode(b)
 	if err != nil {
-		return "", nil, err
+		return Identity{}, err
 	}
 	if m.Type != pd.Reply {
-		return "", nil, errors.New("not a DHCPv6 Reply")
+		return Identity{}, errors.New("not a DHCPv6 Reply")
 	}
-	var ds []Delegation
+	id := Identity{DUID: m.ClientID}
 	for _, o := range m.IAPDs {
 		for _, p := range o.Prefixes {
 			if p.Prefix.IsValid() && p.Valid > 0 {
-				ds = append(ds, Delegation{IAID: o.IAID, Prefix: p.Prefix})
+				id.Delegations = append(id.Delegations, Delegation{IAID: o.IAID, Prefix: p.Prefix})
 			}
 		}
 	}
-	return m.ClientID, ds, nil
+	for _, o := range m.IANAs {
+		if slices.ContainsFunc(o.Addresses, func(a pd.IAAddress) bool { return a.Valid > 0 }) {
+			id.Addresses = append(id.Addresses, Address{IAID: o.IAID})
+		}
+	}
+	return id, nil
 }
 
 // LinkLayer is the DUID-LL (RFC 9915 §11.4) of an Ethernet address, which odhcp6c uses unless it is given another.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"uplinkd/pd"
+	"uplinkd/pd/wire"
 )
 
 var equate = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
@@ -31,20 +32,20 @@ func TestRecorded(t *testing.T) {
 			t.Errorf("%s: %s, %v; want %s", what, d, err, want)
 		}
 	}
-	delegations := func(what string, got []Delegation, want Delegation) {
+	delegations := func(what string, got Identity, want Delegation, addresses ...Address) {
 		t.Helper()
-		if diff := cmp.Diff([]Delegation{want}, got, equate); diff != "" {
+		if diff := cmp.Diff(Identity{DUID: got.DUID, Delegations: []Delegation{want}, Addresses: addresses}, got, equate); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
-	d, ds, err := Dhclient(recorded(t, "dhclient6.leases"))
-	check("dhclient", d, err, "00:01:00:01:32:95:23:4f:02:00:00:00:01:01")
-	delegations("dhclient", ds, Delegation{"wan0", 0x101, netip.MustParsePrefix("2001:db8:1000::/56")})
-	d, err = Text(recorded(t, "dhcpcd-duid"))
+	id, err := Dhclient(recorded(t, "dhclient6.leases"))
+	check("dhclient", id.DUID, err, "00:01:00:01:32:95:23:4f:02:00:00:00:01:01")
+	delegations("dhclient", id, Delegation{"wan0", 0x101, netip.MustParsePrefix("2001:db8:1000::/56")}, Address{"wan0", 0x101})
+	d, err := Text(recorded(t, "dhcpcd-duid"))
 	check("dhcpcd", d, err, "00:01:00:01:32:95:23:c0:02:00:00:00:01:01")
-	d, ds, err = DhcpcdLease(recorded(t, "wan0.lease6"))
-	check("lease of dhcpcd", d, err, "00:01:00:01:32:95:23:c0:02:00:00:00:01:01")
-	delegations("dhcpcd", ds, Delegation{"", 1, netip.MustParsePrefix("2001:db8:1000:100::/56")})
+	id, err = DhcpcdLease(recorded(t, "wan0.lease6"))
+	check("lease of dhcpcd", id.DUID, err, "00:01:00:01:32:95:23:c0:02:00:00:00:01:01")
+	delegations("dhcpcd", id, Delegation{"", 1, netip.MustParsePrefix("2001:db8:1000:100::/56")})
 	d, err = Wide(recorded(t, "dhcp6c_duid"))
 	check("wide", d, err, "00:01:00:01:32:95:23:c7:02:00:00:00:01:01")
 	// What systemd-networkd 252 sent in a namespace with this machine id.
@@ -109,12 +110,25 @@ func TestDUIDs(t *testing.T) {
 
 func parseBytes(b []byte) (pd.DUID, error) { return Parse(string(b)) }
 
+// An IA_NA counts when it holds an address.
+func TestDhcpcdLeaseOfAddress(t *testing.T) {
+	b, err := wire.Encode(pd.Message{Type: pd.Reply, ClientID: "client", ServerID: "server", IANAs: []pd.IANA{{IAID: 7, Addresses: []pd.IAAddress{
+		{Address: netip.MustParseAddr("2001:db8::7"), Valid: 60}}}, {IAID: 8, Status: pd.Status{Code: pd.NoAddrsAvail}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := DhcpcdLease(b)
+	if want := (Identity{DUID: "client", Addresses: []Address{{"", 7}}}); err != nil || !cmp.Equal(want, id) {
+		t.Errorf("%+v, %v", id, err)
+	}
+}
+
 func TestDhcpcdLeaseRefused(t *testing.T) {
 	advertise := recorded(t, "wan0.lease6")
 	advertise[0] = byte(pd.Advertise)
 	for name, b := range map[string][]byte{"empty": nil, "not a Reply": advertise, "huge": make([]byte, MaxFile+1)} {
-		if d, ds, err := DhcpcdLease(b); err == nil {
-			t.Errorf("%s: %s, %v", name, d, ds)
+		if id, err := DhcpcdLease(b); err == nil {
+			t.Errorf("%s: %+v", name, id)
 		}
 	}
 }
@@ -125,11 +139,11 @@ func FuzzReaders(f *testing.F) {
 		f.Add(recorded(f, name))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		check := func(d pd.DUID, ds []Delegation, err error) {
-			if err == nil && d != "" && !d.Valid() {
-				t.Errorf("DUID %s", hex.EncodeToString([]byte(d)))
+		check := func(id Identity, err error) {
+			if err == nil && id.DUID != "" && !id.DUID.Valid() {
+				t.Errorf("DUID %s", hex.EncodeToString([]byte(id.DUID)))
 			}
-			for _, x := range ds {
+			for _, x := range id.Delegations {
 				if why := pd.Undelegable(x.Prefix); err == nil && (why != "" || x.Prefix != x.Prefix.Masked()) {
 					t.Errorf("prefix %s: %s", x.Prefix, why)
 				}
@@ -139,7 +153,7 @@ func FuzzReaders(f *testing.F) {
 		check(DhcpcdLease(b))
 		for _, read := range []func([]byte) (pd.DUID, error){Text, Wide, MachineID, LinkLayer, parseBytes} {
 			d, err := read(b)
-			check(d, nil, err)
+			check(Identity{DUID: d}, err)
 		}
 	})
 }

@@ -111,11 +111,13 @@ func (d *Dir) SaveLease(uplink string, l pd.Lease) error {
 	return d.WriteJSON(leaseName(uplink), leaseVersion, l)
 }
 
-// leaseName is the file of an uplink. Letters, digits, '-' and '_' stand for themselves, every other octet is %XX: two
-// uplinks never share a file, and no name leaves the directory.
-func leaseName(uplink string) string {
+func leaseName(uplink string) string { return uplinkFile("lease", uplink) }
+
+// uplinkFile is the file of an uplink for a kind of thing. Letters, digits, '-' and '_' stand for themselves, every other
+// octet is %XX: two uplinks never share a file, and no name leaves the directory.
+func uplinkFile(kind, uplink string) string {
 	var b strings.Builder
-	b.WriteString("lease-")
+	b.WriteString(kind + "-")
 	for i := range len(uplink) {
 		c := uplink[i]
 		if c == '-' || c == '_' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' {

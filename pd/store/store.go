@@ -1,4 +1,4 @@
-// Package store keeps what must survive a restart in files that people can read: leases, the DUID, the planner's ledger.
+// Package store keeps what must survive a restart in files that people can read: leases, DUIDs and IAIDs, the planner's ledger.
 // One directory, one writer (a lock sees to that), one JSON file per thing: {"version": 1, "data": {...}}.
 //
 // A file is replaced as a whole or not at all, whenever the power goes. A file that cannot be read is never an end: it is
