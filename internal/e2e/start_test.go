@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -103,6 +105,44 @@ func TestStartLink(t *testing.T) {
 	s.start()
 	s.awaitSeen(v, pd.Solicit, 1)
 	s.delegation(pool)
+}
+
+// TestLearnedBeforeLease ends the daemon, as a power failure does, when all that it has of the provider is a SOL_MAX_RT. The
+// next one knows it (RFC 9915 §18.2.9 and §21.24).
+func TestLearnedBeforeLease(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, false)
+	cfg := forever
+	cfg.SolMaxRT = 4321
+	v := s.simulate(cfg)
+	v.Intercept(func(req pd.Message, _ *pd.Message) bool { return req.Type == pd.Solicit })
+	s.configure(strings.Replace(prompt, "wan0\"\n", "wan0\"\ndhcpv6.rapid_commit = false\ndhcpv6.report_after = \"10m\"\n", 1))
+	s.start()
+	file := filepath.Join(s.dir, "state", "lease-fiber.json")
+	learned := func() (bool, string) {
+		b, err := os.ReadFile(file)
+		return err == nil && strings.Contains(string(b), `"sol_max_rt": 4321`), fmt.Sprintf("%v\n%s", err, b)
+	}
+	s.eventually("SOL_MAX_RT to be on disk", learned)
+	if c := s.uplink().Client; c.Received != nil || c.Cause != "" {
+		t.Errorf("meanwhile the client is %+v", c)
+	}
+	s.end(syscall.SIGKILL)
+	v.Silence(true)
+	s.start()
+	s.eventually("the client to solicit", func() (bool, string) {
+		c := s.uplink().Client
+		return c.State == "soliciting", c.State
+	})
+	if ok, text := learned(); !ok {
+		t.Errorf("the restart has lost it: %s", text)
+	}
+	v.Silence(false)
+	v.Intercept(nil)
+	s.begun(v)
+	if ok, text := learned(); !ok {
+		t.Errorf("the lease has none: %s", text)
+	}
 }
 
 // awaitWaiting waits until the client waits for routers.
