@@ -120,7 +120,9 @@ func forwarding(t *testing.T) *site {
 		s.listenTCP(s.router, port, "router")
 		s.listenTCP(host, port, "host")
 	}
+	s.listenTCP(host, "82", "host")
 	s.want(lanHost, "80", "host")
+	s.want(lanHost, "82", "host")
 	s.want(router.String(), "80", "router")
 	s.want(addresses(unused, 3)[2].String(), "80", "unreachable")
 	return s
@@ -132,13 +134,35 @@ func TestByInterface(t *testing.T) {
 	s.router.IP("-6 route add local default dev lo table 100")
 	s.router.IP("-6 rule add iif wan0 lookup 100 pref 1000")
 	s.want(lanHost, "80", "router") // hijacked
+	if got := s.askTCP(lanHost, "82"); !strings.HasSuffix(got, "connection refused") {
+		s.t.Errorf("a port that only the host has open: %q", got)
+	}
 	s.router.IP("-6 route add throw %s table 100", lan)
 	s.want(lanHost, "80", "host")
+	s.want(lanHost, "82", "host")
 	for _, a := range addresses(unused, 20) {
 		s.want(a.String(), "80", "router")
 	}
 	s.want("2001:db8:0:201::1", "80", "router") // its own address in the LAN, by the table local
 	s.want(routerAddr, "80", "router")
+}
+
+// TestByInterfaceOrder puts the rule behind and before the one by which uplinkd prefers connected networks (priority
+// 1000): that one finds the unreachable aggregate of the delegation, too.
+func TestByInterfaceOrder(t *testing.T) {
+	s := forwarding(t)
+	a := addresses(unused, 3)[2].String()
+	s.router.IP("-6 rule add lookup main suppress_prefixlength 0 pref 1000")
+	s.router.IP("-6 route add local default dev lo table 100")
+	s.router.IP("-6 rule add iif wan0 lookup 100 pref 1001")
+	s.want(a, "80", "unreachable")
+	s.want(lanHost, "80", "host") // the more specific route of the same table, before the rule is reached
+	s.router.IP("-6 rule add iif wan0 lookup 100 pref 999")
+	s.want(a, "80", "router")
+	s.want(lanHost, "80", "router")
+	s.router.IP("-6 route add throw %s table 100", lan)
+	s.want(lanHost, "80", "host")
+	s.want(a, "80", "router")
 }
 
 // TestByInterfaceLinkLocal shows that the rule leaves alone what the link itself needs: neighbour discovery and
