@@ -138,3 +138,44 @@ func timed(f func()) time.Duration {
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// BenchmarkTables reads and writes a table with 100 dead prefixes.
+func BenchmarkTables(b *testing.B) {
+	var dead []string
+	for i := range 100 {
+		dead = append(dead, fmt.Sprintf("2001:db8:%x::/48", i))
+	}
+	want := tablesOf(deadSources(dead...))
+	reading := func(k *Kernel) {
+		if _, err := k.tables.read(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("read/none", func(b *testing.B) {
+		k := nftLab(b, options{})
+		for b.Loop() {
+			reading(k)
+		}
+	})
+	b.Run("read/unchanged", func(b *testing.B) {
+		k := nftLab(b, options{})
+		apply(b, k, kernel.State{}, want)
+		for b.Loop() {
+			reading(k)
+		}
+	})
+	b.Run("read/changed", func(b *testing.B) { // the ruleset, by somebody: everything is read again
+		k := nftLab(b, options{})
+		apply(b, k, kernel.State{}, want)
+		for b.Loop() {
+			k.tables.generation = 0
+			reading(k)
+		}
+	})
+	b.Run("write", func(b *testing.B) {
+		k := nftLab(b, options{})
+		for b.Loop() {
+			apply(b, k, kernel.State{}, want)
+		}
+	})
+}

@@ -19,7 +19,7 @@ import (
 // during returns the types of the notifications that the kernel sends while f runs.
 func during(t *testing.T, f func()) (types []uint16) {
 	t.Helper()
-	w, err := subscribe(receiveBuffer)
+	w, err := subscribe(unix.NETLINK_ROUTE, groups, receiveBuffer)
 	if err != nil {
 		t.Fatal(err)
 	}

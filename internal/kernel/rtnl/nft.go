@@ -42,6 +42,17 @@ type tables struct {
 	none       bool   // the kernel has no nf_tables, so no tables; a write asks again
 	generation uint32 // of rows; 0: not read
 	rows       []kernel.Table
+
+	first   chan struct{} // closed when there is a table for the first time
+	noticed bool          // first is closed
+}
+
+// notice has Watch look at tables from now on.
+func (t *tables) notice() {
+	if !t.noticed {
+		t.noticed = true
+		close(t.first)
+	}
 }
 
 func (t *tables) close() {
@@ -125,6 +136,9 @@ func (t *tables) refresh() error {
 		return errInterrupted
 	}
 	t.generation, t.rows = generation, rows
+	if len(rows) > 0 {
+		t.notice()
+	}
 	return nil
 }
 

@@ -52,6 +52,7 @@ func site(t *testing.T) (k *Kernel, host *netlab.NS) {
 		ip(t, args)
 	}
 	apply(t, k, kernel.State{}, kernel.State{Sysctls: []kernel.Sysctl{{Name: "net.ipv6.conf.all.forwarding", Value: "1"}}})
+	host.Sysctl("net.ipv6.conf.v1.accept_dad", "0")
 	host.IP("link set v1 up")
 	for _, a := range []string{"2001:db8:1::2/64", "2001:db8:2::2/64"} {
 		host.IP("address add %s dev v1 nodad", a)

@@ -42,6 +42,7 @@ func (a *applier) table(ctx context.Context, v kernel.Verb, r kernel.Table) erro
 		return err
 	}
 	t.none = false
+	t.notice()
 	a.report.Writes++
 	if err := t.seal(family, r); err != nil {
 		return fmt.Errorf("it was written, but not sealed (so it will be written again): %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,16 +24,31 @@ const (
 	lastPause  = 5 * time.Second
 )
 
-// Watch calls hint whenever links, addresses, routes or rules may have changed, also by our own writes, until ctx ends;
-// then it returns nil. hint must be quick and must not block. A hint says "read again", never what changed (what a dump
-// cannot tell, addresses that are gone because they were duplicates, is kept for Links): it also comes
-// once the watch stands, and after every error of the socket (ENOBUFS when notifications came faster than they were
-// taken), upon which Watch opens another one.
+// Watch calls hint whenever links, addresses, routes, rules or uplinkd's tables may have changed, also by our own writes,
+// until ctx ends; then it returns nil. hint must be quick, must not block, and is called from several goroutines. A hint says
+// "read again", never what changed (what a dump cannot tell, addresses that are gone because they were duplicates, is kept
+// for Links): it also comes once the watch stands, and after every error of a socket (ENOBUFS when notifications came faster
+// than they were taken), upon which Watch opens another one.
 func (k *Kernel) Watch(ctx context.Context, hint func()) error {
+	var tables sync.WaitGroup
+	tables.Go(func() {
+		select { // those who have no table need not hear what others do with theirs
+		case <-ctx.Done():
+		case <-k.tables.first:
+			keepWatching(ctx, hint, k.watchTables)
+		}
+	})
+	keepWatching(ctx, hint, k.watch)
+	tables.Wait()
+	return nil
+}
+
+// keepWatching calls watch again and again: every error has the same remedy.
+func keepWatching(ctx context.Context, hint func(), watch func(context.Context, func()) error) {
 	pause := firstPause
 	for ctx.Err() == nil {
 		began := time.Now()
-		_ = k.watch(ctx, hint) // every error has the same remedy
+		_ = watch(ctx, hint)
 		if time.Since(began) > lastPause {
 			pause = firstPause
 		}
@@ -43,14 +59,13 @@ func (k *Kernel) Watch(ctx context.Context, hint func()) error {
 		}
 		pause = min(2*pause, lastPause)
 	}
-	return nil
 }
 
 // watch reads one socket until it fails or ctx ends.
 func (k *Kernel) watch(ctx context.Context, hint func()) error {
-	f, err := subscribe(k.options.watchBuffer)
+	f, err := subscribe(unix.NETLINK_ROUTE, groups, k.options.watchBuffer)
 	if err != nil {
-		return err
+		return fmt.Errorf("watch the kernel's links, addresses, routes and rules: %w", err)
 	}
 	defer f.Close()
 	stop := context.AfterFunc(ctx, func() { f.Close() })
@@ -69,12 +84,12 @@ func (k *Kernel) watch(ctx context.Context, hint func()) error {
 
 // subscribe opens a socket for notifications as a file, so that closing it ends a read. (nl.Subscribe keeps its file to
 // itself, and its Receive copies 64 KiB per notification, which a router with a full routing table would feel.)
-func subscribe(buffer int) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+func subscribe(protocol int, groups []uint32, buffer int) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
-		return nil, fmt.Errorf("open an rtnetlink socket to watch: %w", err)
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), "rtnetlink")
+	f := os.NewFile(uintptr(fd), "netlink")
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
 	}
@@ -87,7 +102,7 @@ func subscribe(buffer int) (*os.File, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("watch the kernel's links, addresses, routes and rules: %w", err)
+		return nil, err
 	}
 	return f, nil
 }
