@@ -1,6 +1,7 @@
 package radv
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -26,8 +27,14 @@ func (s *Signs) Read(f Facts, now time.Time) string {
 	}
 	signs := append(s.routerSigns(f), prefixSigns(s.before, f, now)...)
 	s.before = f
+	if more := len(signs) - maxSigns; more > 0 {
+		signs = append(signs[:maxSigns], fmt.Sprintf("%d more", more))
+	}
 	return strings.Join(signs, ", ")
 }
+
+// maxSigns bounds a line of the log that others on the link can cause.
+const maxSigns = 4
 
 // routerSigns compares the best default router. One that is silent for a while and comes back is the same.
 func (s *Signs) routerSigns(f Facts) (signs []string) {

@@ -88,6 +88,24 @@ func TestSigns(t *testing.T) {
 	}
 }
 
+// TestManySigns has a forged advertisement bring more than fits into a line of the log.
+func TestManySigns(t *testing.T) {
+	var s Signs
+	s.Read(seen(), start)
+	got := s.Read(seen(func(f *Facts) {
+		f.Prefixes = nil
+		for i := range byte(100) {
+			p := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, i}), 64)
+			f.Prefixes = append(f.Prefixes, Prefix{Prefix: p, OnLink: true, PreferredUntil: in(time.Hour), ValidUntil: in(time.Hour)})
+		}
+	}), start)
+	want := "new on-link prefix: 2001:db8::/64, new on-link prefix: 2001:db8:1::/64, new on-link prefix: 2001:db8:2::/64, " +
+		"new on-link prefix: 2001:db8:3::/64, 95 more" // prefixA was there before
+	if got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // TestSignsOfTable goes the whole way, from advertisements to words.
 func TestSignsOfTable(t *testing.T) {
 	var tab table
