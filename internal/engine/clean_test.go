@@ -25,6 +25,7 @@ func used(t *testing.T) (*fake.Kernel, *memory, policy.Ledger) {
 			{Table: 1001, Dst: netip.MustParsePrefix("::/0"), Metric: kernel.MetricLast, Type: kernel.Unreachable}},
 		Rules:     []kernel.Rule{{Family: kernel.IPv6, Priority: 10001, From: netip.MustParsePrefix("2001:db8::/56"), Action: kernel.Unicast, Table: 1001}},
 		Addresses: []kernel.Address{address},
+		Tables:    []kernel.Table{{Family: "ip6", Body: "\tchain a {\n\t}\n"}},
 	}.Normalize()}
 	s, plan := newMemory(), policy.Ledger{Uplinks: map[string]uint32{"fiber": 1}, Subnets: map[string]uint64{"lan": 5}}
 	err := s.WriteJSON(ledgerFile, formatVersion, durable{Plan: plan, Addresses: []addressRecord{{Dev: "lan0", Prefix: address.Prefix}},
@@ -39,7 +40,8 @@ func texts(ops []kernel.Op) string { return kernel.Plan{Ops: ops}.Text() }
 
 func TestCleanWithdrawsInReverseOrder(t *testing.T) {
 	k, s, ledger := used(t)
-	want := `ip address del 2001:db8::1/64 dev lan0
+	want := `nft delete table ip6 uplinkd
+ip address del 2001:db8::1/64 dev lan0
 ip -6 rule del pref 10001 from 2001:db8::/56 lookup 1001 protocol 200
 ip -6 route del default via fe80::1 dev wan0 table 1001 metric 1024 proto 200
 ip -6 route del unreachable default table 1001 metric 4294967295 proto 200
@@ -99,7 +101,7 @@ func TestCleanThatFailsCanBeRepeated(t *testing.T) {
 func TestCleanWithoutLedger(t *testing.T) {
 	k, _, _ := used(t)
 	r, err := Clean(context.Background(), k, newMemory())
-	if err != nil || len(r.Done) != 4 {
+	if err != nil || len(r.Done) != 5 {
 		t.Errorf("what carries the mark goes without a ledger too: %+v, %v", r, err)
 	}
 	broken := newMemory()
