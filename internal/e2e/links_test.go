@@ -204,15 +204,20 @@ func TestUplinkLink(t *testing.T) {
 		}
 	}
 
-	v.stop()
-	s.router.IP("link del wan0")
-	s.missing("wan0")
-	if st := s.statusNow(); st.Uplinks[0].Up || len(st.Uplinks[0].Delegations) != 1 {
-		t.Errorf("without wan0: %+v", st.Uplinks[0])
+	remake := func(between func()) {
+		v.stop()
+		s.router.IP("link del wan0")
+		between()
+		s.connectUplink()
+		s.route(pool)
+		v.open()
 	}
-	s.connectUplink()
-	s.route(pool)
-	v.open()
+	remake(func() {
+		s.missing("wan0")
+		if st := s.statusNow(); st.Uplinks[0].Up || len(st.Uplinks[0].Delegations) != 1 {
+			t.Errorf("without wan0: %+v", st.Uplinks[0])
+		}
+	})
 	check("wan0 deleted and made anew", 1)
 
 	s.rename("wan0", "old0")
@@ -220,4 +225,7 @@ func TestUplinkLink(t *testing.T) {
 	s.nothingOn("old0")
 	s.rename("old0", "wan0")
 	check("wan0 renamed and back", 2)
+
+	remake(func() {}) // the daemon need never have seen a moment without it
+	check("wan0 deleted and made anew at once", 3)
 }
