@@ -79,6 +79,12 @@ func (c *compiler) uplink(u Uplink) {
 				PreferredUntil: a.PreferredUntil, ValidUntil: a.ValidUntil, Reason: why})
 		}
 	}
+	for _, a := range u.Loopback {
+		why.Rule, why.Delegation = "the uplink has no global address, so the router's own traffic gets one out of the delegation (RFC 7084 WAA-7), lifetimes from the lease", a.Delegation
+		c.state.Addresses = append(c.state.Addresses, kernel.Address{Dev: Loopback, Prefix: a.Address, PreferredUntil: a.PreferredUntil,
+			ValidUntil: a.ValidUntil, Reason: why})
+		why.Delegation = netip.Prefix{}
+	}
 	why.Rule = "sockets bound to the uplink use the uplink's table"
 	c.rule(kernel.Rule{Priority: c.site.Rules.OIF + u.Number, OIF: u.Interface, Action: kernel.Unicast, Table: u.Table, Reason: why})
 	if !u.Link || !u.Gateway.IsValid() {

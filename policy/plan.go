@@ -24,6 +24,7 @@ func Plan(cfg *config.Config, w World, led Ledger) (Site, []Problem, Ledger) {
 		p.site.Downstreams = append(p.site.Downstreams, p.downstream(d))
 	}
 	p.subnets()
+	p.loopback()
 	for i := range p.site.Downstreams {
 		p.announce(cfg.Downstreams[i], &p.site.Downstreams[i])
 	}
@@ -261,6 +262,9 @@ func (p *planner) forget() {
 	maps.DeleteFunc(p.led.Holds, func(name string, _ []netip.Prefix) bool {
 		return !slices.ContainsFunc(p.cfg.Uplinks, func(u config.Uplink) bool { return u.Name == name })
 	})
+	maps.DeleteFunc(p.led.Loopback, func(name string, _ []netip.Prefix) bool {
+		return !slices.ContainsFunc(p.cfg.Uplinks, func(u config.Uplink) bool { return u.Name == name })
+	})
 	for name := range p.led.Announced {
 		if !slices.ContainsFunc(p.cfg.Downstreams, func(d config.Downstream) bool { return d.Name == name }) {
 			delete(p.led.Announced, name)
@@ -277,7 +281,7 @@ func (p *planner) uplinkNamed(name string) Uplink {
 }
 
 func (l Ledger) clone() Ledger {
-	c := Ledger{Uplinks: maps.Clone(l.Uplinks), Subnets: maps.Clone(l.Subnets), Holds: maps.Clone(l.Holds),
+	c := Ledger{Uplinks: maps.Clone(l.Uplinks), Subnets: maps.Clone(l.Subnets), Holds: maps.Clone(l.Holds), Loopback: maps.Clone(l.Loopback),
 		Announced: maps.Clone(l.Announced)}
 	if c.Uplinks == nil {
 		c.Uplinks = map[string]uint32{}
@@ -287,6 +291,9 @@ func (l Ledger) clone() Ledger {
 	}
 	if c.Holds == nil {
 		c.Holds = map[string][]netip.Prefix{}
+	}
+	if c.Loopback == nil {
+		c.Loopback = map[string][]netip.Prefix{}
 	}
 	if c.Announced == nil {
 		c.Announced = map[string][]AnnouncedRecord{}

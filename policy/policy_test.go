@@ -100,6 +100,9 @@ func TestGolden(t *testing.T) {
 			w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1100::/56", 3000, 4000))
 			delete(w.Links, "lan0")
 		}},
+		{name: "no-lan", config: "[uplink.fiber]\ninterface = \"wan0\"\n", world: func(w *World) {
+			w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1100::/56", 0, 90), granted(w.Now, "2001:db8:1200::/64", 60, 90), granted(w.Now, "2001:db8:1300::/128", 60, 90))
+		}},
 		{name: "wan-down", config: smallest, world: func(w *World) {
 			w.Uplinks = fiber(w.Now, granted(w.Now, "2001:db8:1100::/56", 3000, 4000))
 			l := w.Links["wan0"]
@@ -116,7 +119,7 @@ func TestGolden(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			w := world(epoch, "lan0", "lan1", "lan2", "wan0")
+			w := world(epoch, "lan0", "lan1", "lan2", "wan0", "lo")
 			if tt.world != nil {
 				tt.world(&w)
 			}

@@ -49,6 +49,9 @@ func anyWorld(t *rapid.T, cfg *config.Config, nested bool) World {
 			w.Links[fmt.Sprintf("lan%d", i)] = link(fmt.Sprintf("lan%d", i), 20+i)
 		}
 	}
+	if rapid.IntRange(0, 5).Draw(t, "lo") > 0 {
+		w.Links["lo"] = link("lo", 1)
+	}
 	facts := make([]UplinkFacts, len(cfg.Uplinks))
 	for i := range facts {
 		facts[i].Reported = true
@@ -106,6 +109,69 @@ func TestSubnetsDisjointAndExplained(t *testing.T) {
 			for _, u := range site.Uplinks {
 				if len(u.Delegations) > 0 && !d.draws(u.Name) && !said {
 					t.Fatalf("%s has nothing of uplink %s and no problem says why", d.Name, u.Name)
+				}
+			}
+		}
+	})
+}
+
+// Property: an address on lo is in a delegation of its uplink and in no subnet, excluded part or link of any; there is one
+// exactly for uplinks without another global address if there is room; and it stays where it is until somebody is given its
+// part, also in a plan from the ledger on disk.
+func TestInternalAddresses(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cfg := anyConfig(t)
+		w := anyWorld(t, cfg, false)
+		for i, u := range cfg.Uplinks {
+			f := w.Uplinks[u.Name]
+			for g := range f.Delegations {
+				if p := f.Delegations[g].Prefix; rapid.Bool().Draw(t, "exclude") {
+					f.Delegations[g].Exclude = subnetOf(p, max(p.Bits(), 62), subnetCount(p, max(p.Bits(), 62))-1)
+				}
+			}
+			if l, ok := w.Links[u.Interface]; ok && rapid.IntRange(0, 4).Draw(t, "own") == 0 {
+				l.Globals = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom16([16]byte{0x3f, 0xff, 15: byte(i)}), 64)}
+				w.Links[u.Interface] = l
+			}
+			w.Uplinks[u.Name] = f
+		}
+		site, _, led := Plan(cfg, w, Ledger{})
+		for _, u := range site.Uplinks {
+			for _, a := range u.Loopback {
+				g, _ := u.delegation(a.Delegation)
+				if !g.Prefix.Contains(a.Address.Addr()) || a.Address.Bits() != 128 || g.Exclude.IsValid() && g.Exclude.Contains(a.Address.Addr()) ||
+					a.ValidUntil != g.ValidUntil || a.PreferredUntil != g.PreferredUntil {
+					t.Fatalf("%+v is not of %+v", a, g)
+				}
+				for _, d := range site.Downstreams {
+					for _, s := range d.Subnets {
+						if s.Prefix.Contains(a.Address.Addr()) || d.Link && s.Uplink == u.Name && s.State == Preferred {
+							t.Fatalf("%s beside %s of %s", a.Address, s.Address, d.Name)
+						}
+					}
+				}
+			}
+			if (len(u.Loopback) > 0) && (!w.Links["lo"].Up || len(u.Addresses) > 0) {
+				t.Fatalf("%v without need", u.Loopback)
+			}
+			lonely := w.Links["lo"].Up && len(u.Addresses) == 0 && !slices.ContainsFunc(site.Downstreams, func(d Downstream) bool { return d.Link && d.draws(u.Name) })
+			room := slices.ContainsFunc(u.Delegations, func(g Delegation) bool {
+				return !g.Exclude.IsValid() && !slices.ContainsFunc(site.Downstreams, func(d Downstream) bool {
+					return slices.ContainsFunc(d.Subnets, func(s Subnet) bool { return g.Prefix.Overlaps(s.Prefix) })
+				})
+			})
+			if lonely && room && len(u.Loopback) == 0 {
+				t.Fatalf("uplink %s has no address at all: %+v", u.Name, u.Delegations)
+			}
+		}
+		// Others come and go; whoever is left alone stays.
+		other := *cfg
+		other.Downstreams = cfg.Downstreams[:rapid.IntRange(0, len(cfg.Downstreams)).Draw(t, "kept")]
+		again, _, _ := Plan(&other, w, led)
+		for i, u := range site.Uplinks {
+			for _, a := range u.Loopback {
+				if !slices.Contains(again.Uplinks[i].Loopback, a) {
+					t.Fatalf("%s moved although nobody wants its place: %v", a.Address, again.Uplinks[i].Loopback)
 				}
 			}
 		}

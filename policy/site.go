@@ -101,6 +101,7 @@ type Uplink struct {
 	PD           bool              `json:"pd"`                  // asks for prefixes
 	Addresses    []netip.Addr      `json:"addresses,omitempty"` // the router's own on the uplink's interface, of any origin
 	Leased       []Leased          `json:"leased,omitempty"`    // those of them that come from DHCPv6
+	Loopback     []Internal        `json:"loopback,omitempty"`  // addresses on lo out of the delegations (RFC 7084 WAA-7), sorted
 	Gateway      netip.Addr        `json:"gateway,omitzero"`
 	GatewayUntil lifetime.Deadline `json:"gateway_until,omitzero"`
 	Delegations  []Delegation      `json:"delegations"` // sorted by prefix
@@ -115,6 +116,14 @@ type Delegation struct {
 	PreferredUntil lifetime.Deadline `json:"preferred_until"`
 	ValidUntil     lifetime.Deadline `json:"valid_until"`
 	State          State             `json:"state"`
+}
+
+// Internal is an address of the router itself out of a delegation, on no link.
+type Internal struct {
+	Delegation     netip.Prefix      `json:"delegation"`
+	Address        netip.Prefix      `json:"address"` // a /128
+	PreferredUntil lifetime.Deadline `json:"preferred_until"`
+	ValidUntil     lifetime.Deadline `json:"valid_until"`
 }
 
 // Downstream is a use of delegations.
@@ -180,6 +189,7 @@ type Ledger struct {
 	Uplinks   map[string]uint32            `json:"uplinks"`   // uplink name → number u
 	Subnets   map[string]uint64            `json:"subnets"`   // downstream name → subnet id last used
 	Holds     map[string][]netip.Prefix    `json:"holds"`     // uplink name → delegations in use: nobody else gets what overlaps them
+	Loopback  map[string][]netip.Prefix    `json:"loopback"`  // uplink name → parts of delegations out of which lo has an address
 	Announced map[string][]AnnouncedRecord `json:"announced"` // downstream name → prefixes that hosts may still use
 }
 

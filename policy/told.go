@@ -53,16 +53,21 @@ func sameSet[T any](a, b []T, same func(T, T) bool) bool {
 // Fact is something that a provider tells, for people.
 type Fact struct{ Name, Text string }
 
-// Facts are what t tells, in a few words each.
+// Facts are what t tells, in a few words each; the first of many.
 func (t Told) Facts() (facts []Fact) {
+	const most = 8
 	add := func(name string, words ...string) {
-		if words = slices.DeleteFunc(words, func(s string) bool { return s == "" }); len(words) > 0 {
+		words = slices.DeleteFunc(words, func(s string) bool { return s == "" })
+		if more := len(words) - most; more > 0 {
+			words = append(words[:most:most], fmt.Sprintf("and %d more", more))
+		}
+		if len(words) > 0 {
 			facts = append(facts, Fact{name, strings.Join(words, ", ")})
 		}
 	}
 	add("name servers", texts(t.DNS, netip.Addr.String)...)
-	add("search", t.DomainSearch...)
-	add("NTP", append(texts(t.NTP, netip.Addr.String), t.NTPNames...)...)
+	add("search", slices.Clone(t.DomainSearch)...)
+	add("NTP", slices.Concat(texts(t.NTP, netip.Addr.String), t.NTPNames)...)
 	add("SNTP", texts(t.SNTP, netip.Addr.String)...)
 	add("AFTR", t.AFTR)
 	add("portal", t.CaptivePortal)

@@ -144,7 +144,7 @@ func (env *environment) planInvented(inv invention) int {
 	} else {
 		env.page().script(p, inv, env.config)
 	}
-	numbered := slices.ContainsFunc(p.Rows, func(r ctl.Row) bool { return r.Kind == "address" })
+	numbered := slices.ContainsFunc(p.Rows, func(r ctl.Row) bool { return r.Kind == "address" && r.Reason.Downstream != "" })
 	if len(cfg.Downstreams) > 0 && !numbered {
 		return exitFailed
 	}
@@ -184,6 +184,7 @@ func (i *invention) site(cfg *config.Config, now time.Time) (policy.Site, []poli
 	add := func(name string) {
 		w.Links[name] = kernel.Link{Name: name, Index: len(w.Links) + 1, Up: true, Carrier: true, MTU: 1500}
 	}
+	add(policy.Loopback)
 	for _, u := range cfg.Uplinks {
 		add(u.Interface)
 		w.Uplinks[u.Name] = policy.UplinkFacts{Reported: true}

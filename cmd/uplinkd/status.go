@@ -114,6 +114,9 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	for _, a := range u.Addresses {
 		p.field("address", fmt.Sprintf("%s by DHCPv6  preferred %s  valid %s", a.Address, span(a.Preferred.Seconds), span(a.Valid.Seconds)))
 	}
+	for _, a := range u.Loopback {
+		p.field("address", fmt.Sprintf("%s on lo, out of the delegation  preferred %s  valid %s", a.Address, span(a.Preferred.Seconds), span(a.Valid.Seconds)))
+	}
 	for _, f := range u.Told.Facts() {
 		p.field(f.Name, f.Text)
 	}

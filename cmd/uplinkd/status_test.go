@@ -113,6 +113,9 @@ func scenes() map[string]scene {
 			clients: map[string]engine.ClientStatus{"fiber": {State: "bound", Since: hour, Reported: true,
 				Note: "Request: server 00:03:00:01:02:00:00:00:00:01 refused: NoPrefixAvail (ask\x1b[2J the sales department) for IA_PD 00000001"}},
 			more: []policy.Problem{{Path: "uplink.fiber", Code: "no-prefix", Message: "Request: NoPrefixAvail"}}},
+		"no-lan": {config: "[uplink.fiber]\ninterface = \"wan0\"\n", links: []string{"wan0", "lo"}, ready: true,
+			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Heard: heard}},
+			clients: map[string]engine.ClientStatus{"fiber": boundClient(first)}},
 		"released": {config: smallConfig, links: []string{"wan0", "lan0"}, ready: true,
 			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Heard: heard}},
 			clients: map[string]engine.ClientStatus{"fiber": {State: pd.StateReleased, Since: night.Add(-3 * time.Minute), Reported: true}},
@@ -173,6 +176,12 @@ func TestExplainText(t *testing.T) {
 		page{w: &b}.explanation(ctl.Explain(s, netip.MustParseAddr(addr), night))
 		golden(t, fmt.Sprintf("status/explain-%s.txt", strings.ReplaceAll(addr, ":", "_")), b.Bytes())
 	}
+}
+
+func TestExplainTextOfLoopback(t *testing.T) {
+	var b bytes.Buffer
+	page{w: &b}.explanation(ctl.Explain(scenes()["no-lan"].snapshot(t), netip.MustParseAddr("2001:db8:100:ff::1"), night))
+	golden(t, "status/explain-2001_db8_100_ff__1.txt", b.Bytes())
 }
 
 func TestPrintable(t *testing.T) {

@@ -53,6 +53,9 @@ func siteUplink(u policy.Uplink, now time.Time) Uplink {
 	for _, a := range u.Leased {
 		out.Addresses = append(out.Addresses, Leased{Address: a.Address, Preferred: LifetimeAt(a.PreferredUntil, now), Valid: LifetimeAt(a.ValidUntil, now)})
 	}
+	for _, a := range u.Loopback {
+		out.Loopback = append(out.Loopback, Leased{Address: a.Address.Addr(), Preferred: LifetimeAt(a.PreferredUntil, now), Valid: LifetimeAt(a.ValidUntil, now)})
+	}
 	for _, g := range u.Delegations {
 		out.Delegations = append(out.Delegations, Delegation{Prefix: g.Prefix, State: string(g.State),
 			Preferred: LifetimeAt(g.PreferredUntil, now), Valid: LifetimeAt(g.ValidUntil, now)})

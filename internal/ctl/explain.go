@@ -88,13 +88,17 @@ func (x *Explanation) uplink(u policy.Uplink, c engine.ClientStatus, now time.Ti
 	if slices.Contains(u.Told.DNS, x.Address) {
 		x.role("a name server that uplink " + u.Name + " offers")
 	}
+	internal := slices.ContainsFunc(u.Loopback, func(a policy.Internal) bool { return a.Address.Addr() == x.Address })
+	if internal {
+		x.role("the router's own address on " + policy.Loopback + ", since uplink " + u.Name + " has no other global one")
+	}
 	for i, g := range u.Delegations {
 		if !g.Prefix.Contains(x.Address) {
 			continue
 		}
 		described := uplink(u, c, now)
 		x.Delegations = append(x.Delegations, DelegationFrom{Delegation: described.Delegations[i], Uplink: u.Name, Config: u.Config, Client: described.Client})
-		if !slices.ContainsFunc(x.Subnets, func(n SubnetOf) bool { return n.Delegation == g.Prefix }) {
+		if !internal && !slices.ContainsFunc(x.Subnets, func(n SubnetOf) bool { return n.Delegation == g.Prefix }) {
 			x.role("in delegation " + g.Prefix.String() + " of uplink " + u.Name + ", in a part that no downstream uses: unreachable")
 		}
 	}

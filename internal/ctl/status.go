@@ -70,6 +70,7 @@ type Uplink struct {
 	Client      Client6      `json:"client,omitzero"` // not in what hooks get
 	Delegations []Delegation `json:"delegations"`
 	Addresses   []Leased     `json:"addresses,omitempty"` // of the router itself, by DHCPv6
+	Loopback    []Leased     `json:"loopback,omitempty"`  // of the router itself on lo, out of the delegations
 	DNS         []netip.Addr `json:"dns,omitempty"`
 	Search      []string     `json:"search,omitempty"`
 	Told        policy.Told  `json:"told,omitzero"` // all that the provider tells by DHCPv6 and in RAs, also DNS and Search
@@ -91,7 +92,7 @@ type Client6 struct {
 	Rebind   *Lifetime  `json:"rebind,omitempty"`    // T2
 }
 
-// Leased is an address that the server leased to the router (IA_NA).
+// Leased is an address that the router itself has from the provider.
 type Leased struct {
 	Address   netip.Addr `json:"address"`
 	Preferred Lifetime   `json:"preferred"`

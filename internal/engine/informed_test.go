@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,12 +28,22 @@ func provider(server string) (pd.Lease, policy.Heard) {
 
 // told collects the events that hooks hear, and what they hear with uplink.informed.
 type told struct {
+	mu       sync.Mutex
 	kinds    []string
 	informed []policy.Told
 }
 
+// soFar are the events, and what uplink.informed told.
+func (o *told) soFar() (kinds []string, informed []policy.Told) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.kinds), slices.Clone(o.informed)
+}
+
 func (o *told) options(opt *Options) {
 	opt.Events = func(items []Item, _ policy.Site) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
 		for _, i := range items {
 			o.kinds = append(o.kinds, i.Event.Kind)
 			if i.Event.Kind == policy.UplinkInformed {
@@ -58,29 +70,30 @@ func TestInformedOnce(t *testing.T) {
 			pass(10 * time.Minute)
 		}
 		// What the router says and what the lease adds may come in one step or in two.
-		if want := []string{policy.UplinkUp, policy.UplinkInformed, policy.PrefixNew}; !slices.Equal(slices.Compact(first.kinds), want) || len(first.informed) > 2 {
-			t.Errorf("events %v, want %v", first.kinds, want)
+		kinds, informed := first.soFar()
+		if want := []string{policy.UplinkUp, policy.UplinkInformed, policy.PrefixNew}; !slices.Equal(slices.Compact(kinds), want) || len(informed) > 2 {
+			t.Errorf("events %v, want %v", kinds, want)
 		}
 		before := e.Snapshot().Site
 		stop()
-		announced := ""
+		var announced atomic.Value
 		e = start(t, kern, store, parse(t, bound.config), second.options, func(o *Options) {
 			o.Leases = store.leases
 			o.Announce = func(_ string, a policy.Announcement) {
-				announced = fmt.Sprint(a.DNS, a.Search, a.PREF64[0].Prefix, a.CaptivePortal)
+				announced.Store(fmt.Sprint(a.DNS, a.Search, a.PREF64[0].Prefix, a.CaptivePortal))
 			}
 		})
 		synctest.Wait()
 		a := before.Downstreams[0].Announce
-		if want := fmt.Sprint(a.DNS, a.Search, a.PREF64[0].Prefix, a.CaptivePortal); announced != want {
-			t.Errorf("after the restart hosts are told %s, before it %s", announced, want)
+		if want := fmt.Sprint(a.DNS, a.Search, a.PREF64[0].Prefix, a.CaptivePortal); announced.Load() != want {
+			t.Errorf("after the restart hosts are told %v, before it %s", announced.Load(), want)
 		}
 		pass(20 * time.Second)
 		l, h := provider("2001:db8:f::53")
 		tell(e, l, h)
 		pass(10 * time.Minute)
-		if len(second.kinds) > 0 {
-			t.Errorf("events after a restart with nothing changed: %v", second.kinds)
+		if kinds, _ := second.soFar(); len(kinds) > 0 {
+			t.Errorf("events after a restart with nothing changed: %v", kinds)
 		}
 	})
 }
@@ -98,14 +111,15 @@ func TestAdoptedFactsEnd(t *testing.T) {
 		e = start(t, kern, store, parse(t, bound.config), heard.options, func(o *Options) { o.Leases = store.leases })
 		e.Heard("fiber", policy.Heard{Routers: h.Routers}) // one of two routers; the other has gone
 		pass(adoption - time.Second)
-		if len(heard.kinds) > 0 {
-			t.Errorf("too soon: %v", heard.kinds)
+		if kinds, _ := heard.soFar(); len(kinds) > 0 {
+			t.Errorf("too soon: %v", kinds)
 		}
 		pass(2 * time.Second)
-		if len(heard.informed) != 1 || len(heard.kinds) != 1 {
-			t.Fatalf("events %v", heard.kinds)
+		kinds, informed := heard.soFar()
+		if len(informed) != 1 || len(kinds) != 1 {
+			t.Fatalf("events %v", kinds)
 		}
-		if got := heard.informed[0]; len(got.DNS) != 1 || len(got.DomainSearch)+len(got.PREF64)+len(got.CaptivePortal) > 0 {
+		if got := informed[0]; len(got.DNS) != 1 || len(got.DomainSearch)+len(got.PREF64)+len(got.CaptivePortal) > 0 {
 			t.Errorf("still told: %+v", got)
 		}
 	})
@@ -121,13 +135,14 @@ func TestInformedTooOften(t *testing.T) {
 			tell(e, l, h)
 			synctest.Wait()
 		}
-		if n := len(heard.informed); n < 5 || n > 15 {
-			t.Errorf("%d events at once", n)
+		if _, informed := heard.soFar(); len(informed) < 5 || len(informed) > 15 {
+			t.Errorf("%d events at once", len(informed))
 		}
 		pass(time.Minute)
-		last := heard.informed[len(heard.informed)-1]
-		if want := netip.MustParseAddr("2001:db8:f::c8"); last.DNS[0] != want || len(heard.informed) > 20 {
-			t.Errorf("%d events; the last is about %s, not %s", len(heard.informed), last.DNS[0], want)
+		_, informed := heard.soFar()
+		last := informed[len(informed)-1]
+		if want := netip.MustParseAddr("2001:db8:f::c8"); last.DNS[0] != want || len(informed) > 20 {
+			t.Errorf("%d events; the last is about %s, not %s", len(informed), last.DNS[0], want)
 		}
 	})
 }
@@ -142,13 +157,14 @@ func TestPREF64Ends(t *testing.T) {
 		h.PREF64[0].Until = untilFrom(time.Now(), 90*time.Second)
 		tell(e, l, h)
 		pass(89 * time.Second)
-		before := len(heard.informed)
-		if n := len(e.Snapshot().Site.Downstreams[0].Announce.PREF64); n != 1 || before == 0 {
-			t.Errorf("%d announced, events %v", n, heard.kinds)
+		_, before := heard.soFar()
+		if n := len(e.Snapshot().Site.Downstreams[0].Announce.PREF64); n != 1 || len(before) == 0 {
+			t.Errorf("%d announced, informed %v", n, before)
 		}
 		pass(2 * time.Second)
-		if n := len(e.Snapshot().Site.Downstreams[0].Announce.PREF64); n != 0 || len(heard.informed) != before+1 || len(heard.informed[before].PREF64) > 0 {
-			t.Errorf("%d announced, events %v", n, heard.kinds)
+		_, after := heard.soFar()
+		if n := len(e.Snapshot().Site.Downstreams[0].Announce.PREF64); n != 0 || len(after) != len(before)+1 || len(after[len(before)].PREF64) > 0 {
+			t.Errorf("%d announced, informed %v, before %v", n, after, before)
 		}
 	})
 }

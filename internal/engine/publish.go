@@ -28,6 +28,10 @@ func (e *Engine) confirmed(site policy.Site, r kernel.Report, h holdings) policy
 	}
 	missing := map[part]bool{}
 	note := func(op kernel.Op) {
+		// An address that is no downstream's is the router's own: without it, hosts use the delegation all the same.
+		if _, own := op.Row.(kernel.Address); own && op.Row.Why().Downstream == "" {
+			return
+		}
 		if op.Verb == kernel.Add {
 			missing[part{op.Row.Why().Downstream, op.Row.Why().Delegation}] = true
 		}

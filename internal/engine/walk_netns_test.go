@@ -1,12 +1,17 @@
 package engine
 
 import (
+	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"uplinkd/internal/kernel/rtnl"
+	"uplinkd/internal/lifetime"
 	"uplinkd/internal/netlab"
+	"uplinkd/pd"
+	"uplinkd/policy"
 )
 
 func TestMain(m *testing.M) { netlab.TestMain(m) }
@@ -56,24 +61,107 @@ func run(t *testing.T, line string) string {
 	return string(out)
 }
 
+// links makes interfaces with carrier, until the test ends, and lo usable.
+func links(t *testing.T, names ...string) {
+	t.Helper()
+	run(t, "ip link set lo up")
+	for _, l := range names {
+		run(t, "ip link add "+l+" type veth peer name "+l+"p")
+		run(t, "ip link set "+l+" up")
+		run(t, "ip link set "+l+"p up")
+		t.Cleanup(func() { run(t, "ip link del "+l) })
+	}
+}
+
+// TestInternalAddressKernel has the router reach the Internet with an address on lo (RFC 7084 WAA-7), which gives way to a
+// downstream that is given its subnet, and goes when the uplink has an address of its own.
+func TestInternalAddressKernel(t *testing.T) {
+	netlab.Need(t)
+	links(t, "wan0", "lan0")
+	k, err := rtnl.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	store := newMemory()
+	e, stop := startStoppable(t, k, store, parse(t, fiber))
+	l := lease(bound.leases["fiber"])
+	on := func(config string, change func()) {
+		t.Helper()
+		change()
+		e.Heard("fiber", policy.Heard{Routers: []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: lifetime.Forever()}}})
+		e.Client("fiber", ClientStatus{State: "bound", Reported: true, Lease: l}, true)
+		for range 2 { // the second one finds nothing to do
+			writes := e.Snapshot().Counters.Writes
+			if err := e.Reload(t.Context(), parse(t, config)); err != nil {
+				t.Fatal(err)
+			}
+			if n := e.Snapshot().Counters.Writes - writes; n == 0 {
+				break
+			}
+		}
+	}
+	has := func(when, dev, address string) {
+		t.Helper()
+		shown := run(t, "ip -6 -oneline address show scope global dev "+dev)
+		if address == "" && shown != "" || !strings.Contains(shown, address) {
+			t.Errorf("%s: on %s is\n%s, want %q", when, dev, shown, address)
+		}
+	}
+	source := func(when, want string) {
+		t.Helper()
+		netlab.Eventually(t, 10*time.Second, when+": the source of what the router sends", func() (bool, string) { // until DAD on lan0 is over
+			got := run(t, "ip -6 route get 2001:db8:ffff::1")
+			return strings.Contains(got, "dev wan0") && strings.Contains(got, "src "+want+" "), got
+		})
+	}
+	defer func() {
+		stop()
+		if report, err := Clean(t.Context(), k, store); err != nil || len(report.Failed) > 0 {
+			t.Errorf("clean: %v %v", err, report.Failed)
+		}
+		has("after clean", "lo", "")
+	}()
+	on(fiber, func() {})
+	has("no downstream", "lo", "2001:db8:1100:ff::1/128")
+	source("no downstream", "2001:db8:1100:ff::1")
+	on(fiber+lan+"length = 56\n", func() { run(t, "ip link set lan0 down") })
+	has("all is a downstream's whose link is down", "lo", "")
+	on(fiber+lan+"subnet = 0xff\n", func() {})
+	has("its subnet is a downstream's whose link is down", "lo", "2001:db8:1100:fe::1/128")
+	on(fiber+lan+"subnet = 0xfe\n", func() { run(t, "ip link set lan0 up") })
+	has("a downstream", "lo", "")
+	has("a downstream", "lan0", "2001:db8:1100:fe::1/64")
+	source("a downstream", "2001:db8:1100:fe::1")
+	on(fiber, func() {})
+	has("no downstream again", "lo", "2001:db8:1100:ff::1/128")
+	on(fiber+lan+"subnet = 0xff\n", func() {}) // the same address moves
+	has("the same address on a downstream", "lo", "")
+	source("the same address on a downstream", "2001:db8:1100:ff::1")
+	on(fiber, func() {})
+	has("and back, but where it had to move to", "lo", "2001:db8:1100:fe::1/128")
+	source("and back, but where it had to move to", "2001:db8:1100:fe::1")
+	on(fiber, func() {
+		l.Addresses = []pd.LeasedAddress{{Address: netip.MustParseAddr("2001:db8:77::5"), PreferredUntil: lifetime.Forever(), ValidUntil: lifetime.Forever()}}
+	})
+	has("an address by DHCPv6", "lo", "")
+	source("an address by DHCPv6", "2001:db8:77::5")
+}
+
 // TestWalkKernel is the walk of TestWalkFake on the real kernel, with the same goldens, among foreign objects, which
 // are as they were at the end; and what `uplinkd clean` does leaves exactly them.
 func TestWalkKernel(t *testing.T) {
 	netlab.Need(t)
 	netlab.NeedProgram(t, "nft", "nftables")
 	// The test's own namespace, not one of a lab: /proc/sys/net shows that of the process.
-	for _, l := range []string{"wan0", "wan1", "lan0", "lan1"} {
-		run(t, "ip link add "+l+" type veth peer name "+l+"p")
-		run(t, "ip link set "+l+" up")
-		run(t, "ip link set "+l+"p up")
-	}
+	links(t, "wan0", "wan1", "lan0", "lan1")
 	run(t, "sysctl -qw net.ipv6.conf.lan0.keep_addr_on_down=1") // the planted address shall outlive a link that goes down
 	for _, p := range planted {
 		run(t, p)
 	}
 	t.Cleanup(func() { // for -count
 		for _, line := range []string{"ip -6 rule flush protocol 201", "ip -6 rule del pref 10001", "ip -6 route flush proto static",
-			"nft delete table inet theirs", "ip link del wan0", "ip link del wan1", "ip link del lan0", "ip link del lan1"} {
+			"nft delete table inet theirs"} {
 			run(t, line)
 		}
 	})

@@ -196,7 +196,7 @@ func fakeLinks() (ls []kernel.Link) {
 	for i, n := range []string{"lan0", "lan1", "wan0", "wan1"} {
 		ls = append(ls, kernel.Link{Name: n, Index: i + 2, Up: true, Carrier: true, MTU: 1500, MAC: fmt.Sprintf("02:00:00:00:00:%02x", i)})
 	}
-	return ls
+	return append(ls, kernel.Link{Name: "lo", Index: 1, Up: true, Carrier: true, MTU: 65536})
 }
 
 // start runs an engine until the test ends or stop is called.
