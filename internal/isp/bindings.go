@@ -55,10 +55,12 @@ type bindings struct {
 	first  uint64 // those before this number are not handed out
 	byIA   map[client]*binding
 	taken  map[netip.Prefix]client // by the zero client: declined
+	unsaid map[netip.Prefix]bool   // abandoned: not to be mentioned, whoever believes to have them
 }
 
 func newBindings(pool netip.Prefix, length int) *bindings {
-	return &bindings{pool: pool, length: length, byIA: map[client]*binding{}, taken: map[netip.Prefix]client{}}
+	return &bindings{pool: pool, length: length, byIA: map[client]*binding{}, taken: map[netip.Prefix]client{},
+		unsaid: map[netip.Prefix]bool{}}
 }
 
 // candidate is the prefix that c has or would get; invalid when the pool is used up.
@@ -107,6 +109,7 @@ func (b *bindings) grant(c client, via netip.Addr, until lifetime.Deadline) (*bi
 	}
 	have.Prefix, have.Via, have.ValidUntil = p, via, until
 	b.taken[p] = c
+	delete(b.unsaid, p)
 	routes := []route{{p, via, true}} // every time: the kernel has dropped it if the link was down in between
 	for _, o := range have.old {
 		if b.taken[o.prefix] == c {
@@ -126,6 +129,26 @@ func (b *bindings) renumber(pool netip.Prefix, until lifetime.Deadline, now time
 		}
 	}
 	return b.expire(now)
+}
+
+// abandon moves the pool without a word: what was delegated is not routed any more, and not mentioned.
+func (b *bindings) abandon(pool netip.Prefix) (routes []route) {
+	b.pool = pool
+	for c, have := range b.byIA {
+		gone := []netip.Prefix{have.Prefix}
+		for _, o := range have.old {
+			gone = append(gone, o.prefix)
+		}
+		for _, p := range gone {
+			if b.taken[p] == c {
+				delete(b.taken, p)
+				b.unsaid[p] = true
+				routes = append(routes, route{p, have.Via, false})
+			}
+		}
+		have.Prefix, have.old = netip.Prefix{}, nil
+	}
+	return routes
 }
 
 // expire forgets what is over at now. A prefix stays with a binding without lifetime until its client has been told;

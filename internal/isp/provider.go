@@ -61,6 +61,20 @@ func (p *Provider) Renumber(newPool netip.Prefix, oldValid uint32) error {
 	return nil
 }
 
+// Abandon is Renumber by a provider that tells nobody: what was delegated is not routed from now on, and no Reply mentions
+// it again.
+func (p *Provider) Abandon(newPool netip.Prefix) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := checkPool(newPool, p.server.cfg.Length); err != nil {
+		return err
+	}
+	p.log("from now on %s; old prefixes are neither routed nor mentioned", newPool)
+	p.route(p.server.prefixes.abandon(newPool.Masked()))
+	p.kick()
+	return nil
+}
+
 // SetLifetimes changes the lifetimes of what is delegated or extended from now on.
 func (p *Provider) SetLifetimes(preferred, valid, t1, t2 uint32) {
 	p.mu.Lock()
@@ -159,6 +173,7 @@ type Exchange struct {
 	Request pd.Message
 	Reply   pd.Message // before InterceptRaw; Type is 0 if there was none
 	Sent    int        // datagrams
+	SentAt  time.Time  // the first of them
 }
 
 // maxExchanges bounds the memory of a provider that runs for long.

@@ -100,7 +100,9 @@ func (p *Provider) receive(s *sockets, from netip.Addr, datagram []byte) {
 			p.log("send to %s: %v", from, err)
 			continue
 		}
-		e.Sent++
+		if e.Sent++; e.Sent == 1 {
+			e.SentAt = time.Now()
+		}
 		p.counts.Sent[sentType(d)]++
 	}
 }

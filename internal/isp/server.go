@@ -143,7 +143,7 @@ func (s *server) lease(now time.Time, b *bindings, have *binding, asked pd.IAPD)
 	}
 	for _, p := range asked.Prefixes {
 		known := func(q pd.IAPrefix) bool { return q.Prefix == p.Prefix }
-		if p.Prefix.IsValid() && p.Prefix.Bits() > 0 && !slices.ContainsFunc(answer.Prefixes, known) {
+		if p.Prefix.IsValid() && p.Prefix.Bits() > 0 && !b.unsaid[p.Prefix] && !slices.ContainsFunc(answer.Prefixes, known) {
 			answer.Prefixes = append(answer.Prefixes, pd.IAPrefix{Prefix: p.Prefix})
 		}
 	}

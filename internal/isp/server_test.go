@@ -246,6 +246,19 @@ func TestGracefulRenumbering(t *testing.T) {
 	c.want(c.say(pd.Renew, q), fmt.Sprintf("Reply %s 3000/4000", q), "true "+new)
 }
 
+func TestSilentRenumbering(t *testing.T) {
+	c := converse(t, Config{})
+	p := c.bind()
+	c.note(c.s.prefixes.abandon(netip.MustParsePrefix("2001:db8:1200::/40")))
+	got := c.say(pd.Renew, p)
+	q := got.IAPDs[0].Prefixes[0].Prefix
+	c.want(got, fmt.Sprintf("Reply %s 3000/4000", q), fmt.Sprintf("false %s via %s", p, router), fmt.Sprintf("true %s via %s", q, router))
+
+	c.note(c.s.prefixes.abandon(netip.MustParsePrefix("2001:db8:1100::/40"))) // a prefix that returns is mentioned again
+	c.want(c.say(pd.Renew, q), fmt.Sprintf("Reply %s 3000/4000", p), fmt.Sprintf("false %s via %s", q, router), fmt.Sprintf("true %s via %s", p, router))
+	c.want(c.say(pd.Renew, q), fmt.Sprintf("Reply %s 3000/4000", p), fmt.Sprintf("true %s via %s", p, router))
+}
+
 func TestPoolIsUsedUp(t *testing.T) {
 	c := converse(t, Config{Pool: netip.MustParsePrefix("2001:db8:1100::/55")})
 	seen := map[netip.Prefix]bool{}
