@@ -43,15 +43,21 @@ func PrefixSet(name string, prefixes []netip.Prefix) Set {
 
 // DeviceSet is a set of network interfaces, for "iifname @name". Devices that are not Spellable are left out.
 func DeviceSet(name string, devices []string) Set {
-	s := Set{Name: name, typ: "ifname"}
+	return Set{Name: name, typ: "ifname", elements: quoted(devices)}
+}
+
+// Devices is a set without a name, for rules that cannot look into a DeviceSet: "fib daddr oifname" (up to nft 1.0.6 at
+// least it has another type than iifname). At least one device has to be Spellable.
+func Devices(devices []string) string { return "{ " + strings.Join(quoted(devices), ", ") + " }" }
+
+func quoted(devices []string) (elements []string) {
 	for _, d := range devices {
 		if Spellable(d) {
-			s.elements = append(s.elements, Quote(d))
+			elements = append(elements, Quote(d))
 		}
 	}
-	slices.Sort(s.elements)
-	s.elements = slices.Compact(s.elements)
-	return s
+	slices.Sort(elements)
+	return slices.Compact(elements)
 }
 
 // Spellable reports whether nft(8) can name a device. The kernel allows almost every character in names of devices; nft

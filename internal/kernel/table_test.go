@@ -13,17 +13,20 @@ import (
 //
 // A packet from such an address to somewhere else gets an answer at once: a reset ends a TCP connection (ICMPv6 errors are
 // advice to TCP and end none), everything else gets ICMPv6 unreachable code 5 (RFC 4443 §3.1, RFC 7084 L-14). It is caught
-// in prerouting, since what has no route never gets to forward, and before conntrack, which need not hear of it. What the
-// router itself is asked, and all of NDP, goes on. Neither answer can loop: the kernel answers no reset with a reset and no
+// in prerouting (Linux 5.9), since what has no route never gets to forward, and before conntrack, which need not hear of it. What
+// the router itself is asked goes on, all of NDP, and what stays within the site; so do bridged packets from host to host,
+// which br_netfilter shows to this chain. Neither answer can loop: the kernel answers no reset with a reset and no
 // ICMPv6 error with another, and limits errors to one per host and second (net.ipv6.icmp.ratelimit).
 func Example_deadSources() {
+	lans := []string{"lan1", "lan0"}
 	dead := []netip.Prefix{netip.MustParsePrefix("2001:db8:2::/56"), netip.MustParsePrefix("2001:db8:1::/48"), netip.MustParsePrefix("2001:db8:1:5::/64")}
 	rules := kernel.Ruleset{
-		Sets: []kernel.Set{kernel.DeviceSet("downstreams", []string{"lan1", "lan0"}), kernel.PrefixSet("dead", dead)},
+		Sets: []kernel.Set{kernel.DeviceSet("downstreams", lans), kernel.PrefixSet("dead", dead)},
 		Chains: []kernel.Chain{
 			{Name: "dead_source", Rules: []string{
 				"ip6 daddr { fe80::/10, ff00::/8 } return",
 				"fib daddr type { local, anycast } return",
+				"fib daddr oifname " + kernel.Devices(lans) + " return",
 				"meta l4proto tcp reject with tcp reset",
 				"reject with icmpv6 type policy-fail",
 			}},
@@ -49,6 +52,7 @@ func Example_deadSources() {
 	// 	chain dead_source {
 	// 		ip6 daddr { fe80::/10, ff00::/8 } return
 	// 		fib daddr type { local, anycast } return
+	// 		fib daddr oifname { "lan0", "lan1" } return
 	// 		meta l4proto tcp reject with tcp reset
 	// 		reject with icmpv6 type policy-fail
 	// 	}

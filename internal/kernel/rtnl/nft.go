@@ -21,8 +21,9 @@ const (
 // nftFamilies names NFPROTO_* as nft(8) does.
 var nftFamilies = map[uint8]string{1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
-// errNoTables is a kernel built without nfnetlink or nf_tables.
-var errNoTables = errors.New("this kernel has no nf_tables (CONFIG_NF_TABLES)")
+// errNoTables means that uplinkd cannot have a table: the kernel is built without nfnetlink or nf_tables, or a sandbox keeps
+// them from it.
+var errNoTables = errors.New("nf_tables is not available (CONFIG_NF_TABLES, SELinux)")
 
 func nftFamily(name string) (uint8, error) {
 	for code, n := range nftFamilies {
@@ -39,7 +40,7 @@ func nftFamily(name string) (uint8, error) {
 // same so are the tables, and asking for it is all that a reconcile costs.
 type tables struct {
 	conn       *conn
-	none       bool   // the kernel has no nf_tables, so no tables; a write asks again
+	none       bool   // there is no nf_tables, so no tables; a write asks again
 	generation uint32 // of rows; 0: not read
 	rows       []kernel.Table
 
@@ -69,10 +70,10 @@ func (t *tables) usable() error {
 	}
 	t.close()
 	c, err := dialTo(unix.NETLINK_NETFILTER, receiveBuffer)
-	if errors.Is(err, unix.EPROTONOSUPPORT) {
-		return errNoTables
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: %w", errNoTables, err)
+	case err != nil:
 		return fmt.Errorf("open an nfnetlink socket: %w", err)
 	}
 	t.conn = c

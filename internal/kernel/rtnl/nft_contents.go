@@ -177,7 +177,7 @@ func (c *contents) writtenAs() string {
 		return ""
 	}
 	text, made, _ := strings.Cut(strings.TrimPrefix(c.seals[0], sealPrefix), "_")
-	if made != c.sum() {
+	if _, err := hex.DecodeString(text); err != nil || made != c.sum() {
 		return ""
 	}
 	return text

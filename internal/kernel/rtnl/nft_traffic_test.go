@@ -21,11 +21,12 @@ func deadSources(dead ...string) kernel.Table {
 	for _, p := range dead {
 		prefixes = append(prefixes, prefix(p))
 	}
+	lans := []string{"v0", "u0"}
 	rules := kernel.Ruleset{
-		Sets: []kernel.Set{kernel.DeviceSet("downstreams", []string{"v0"}), kernel.PrefixSet("dead", prefixes)},
+		Sets: []kernel.Set{kernel.DeviceSet("downstreams", lans), kernel.PrefixSet("dead", prefixes)},
 		Chains: []kernel.Chain{
 			{Name: "dead_source", Rules: []string{"ip6 daddr { fe80::/10, ff00::/8 } return", "fib daddr type { local, anycast } return",
-				"meta l4proto tcp reject with tcp reset", "reject with icmpv6 type policy-fail"}},
+				"fib daddr oifname " + kernel.Devices(lans) + " return", "meta l4proto tcp reject with tcp reset", "reject with icmpv6 type policy-fail"}},
 			{Name: "prerouting", Hook: kernel.Hook{Type: "filter", Point: "prerouting", Priority: "raw"},
 				Rules: []string{"iifname @downstreams ip6 saddr @dead jump dead_source"}},
 		},
@@ -33,10 +34,15 @@ func deadSources(dead ...string) kernel.Table {
 	return kernel.Table{Family: "ip6", Body: rules.Text()}
 }
 
-const far = "2001:db8:ff::2" // a server beyond the uplink, reached by the default route only
+// The server beyond the uplink, reached by the default route only, and where it is on a downstream.
+const (
+	far  = "2001:db8:ff::2"
+	near = "2001:db8:4::2"
+)
 
-// site is a host with addresses of two prefixes, the test's own namespace as its router, and the server. Sources in
-// 2001:db8:1::/48 have lost their uplink.
+// site is a host with addresses of two prefixes, the test's own namespace as its router, and the server. 2001:db8:1::/48 has
+// been withdrawn: the router has no address and no rule of it any more, and its strict rule makes foreign sources
+// unreachable. The on-link route stays: without it no answer would find the host.
 func site(t *testing.T) (k *Kernel, host *netlab.NS) {
 	t.Helper()
 	k = nftLab(t, options{})
@@ -44,14 +50,17 @@ func site(t *testing.T) (k *Kernel, host *netlab.NS) {
 	host, server := l.NS("host"), l.NS("server")
 	ip(t, "link set v1 netns "+host.Path())
 	ip(t, "link add w0 type veth peer name w1 netns "+server.Path())
-	t.Cleanup(func() { ip(t, "link del w0") })
-	for _, args := range []string{"link set w0 up", "address add fe80::1/64 dev v0 nodad", "address add 2001:db8:f::1/64 dev w0 nodad",
-		"address add 2001:db8:1::1/64 dev v0 nodad", "address add 2001:db8:2::1/64 dev v0 nodad",
+	ip(t, "link add u0 type veth peer name u1 netns "+server.Path()) // the server is on another LAN too
+	t.Cleanup(func() { ip(t, "link del w0"); ip(t, "link del u0") })
+	for _, args := range []string{"link set w0 up", "link set u0 up", "address add 2001:db8:4::1/64 dev u0 nodad", "address add fe80::1/64 dev v0 nodad", "address add 2001:db8:f::1/64 dev w0 nodad",
+		"address add 2001:db8:2::1/64 dev v0 nodad",
 		"-6 route add default via 2001:db8:f::2 dev w0 proto static",
-		"-6 rule add pref 1000 lookup main suppress_prefixlength 0", "-6 rule add pref 1001 from 2001:db8:1::/48 unreachable"} {
+		"-6 rule add pref 1000 lookup main suppress_prefixlength 0", "-6 rule add pref 1001 from 2001:db8:2::/48 lookup main",
+		"-6 rule add pref 1003 from 2001:db8::/32 iif v0 unreachable"} {
 		ip(t, args)
 	}
-	apply(t, k, kernel.State{}, kernel.State{Sysctls: []kernel.Sysctl{{Name: "net.ipv6.conf.all.forwarding", Value: "1"}}})
+	apply(t, k, kernel.State{}, kernel.State{Sysctls: []kernel.Sysctl{{Name: "net.ipv6.conf.all.forwarding", Value: "1"}},
+		Routes: []kernel.Route{{Table: kernel.TableMain, Dst: prefix("2001:db8:1::/64"), Metric: 256, Type: kernel.Unicast, Dev: "v0"}}})
 	host.Sysctl("net.ipv6.conf.v1.accept_dad", "0")
 	host.IP("link set v1 up")
 	for _, a := range []string{"2001:db8:1::2/64", "2001:db8:2::2/64"} {
@@ -59,10 +68,12 @@ func site(t *testing.T) (k *Kernel, host *netlab.NS) {
 	}
 	host.IP("-6 route add default via fe80::1 dev v1")
 	server.IP("link set w1 up")
+	server.IP("link set u1 up")
+	server.IP("address add %s/64 dev u1 nodad", near)
 	server.IP("address add 2001:db8:f::2/64 dev w1 nodad")
 	server.IP("address add %s/128 dev lo nodad", far)
 	server.IP("-6 route add default via 2001:db8:f::1 dev w1")
-	if err := server.Do(func() error { return echo(t, far) }); err != nil {
+	if err := server.Do(func() error { return errors.Join(echo(t, far), echo(t, near)) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := echo(t, "2001:db8:2::1"); err != nil { // a service of the router
@@ -154,7 +165,7 @@ func TestDeadSources(t *testing.T) {
 	if got, err := icmpError(host, dead); err != nil || got != "type 1 code 0" {
 		t.Fatalf("without a table: %s %v", got, err)
 	}
-	ip(t, "-6 rule del pref 1001") // for the connection to come about
+	ip(t, "-6 rule add pref 1002 from 2001:db8:1::/48 lookup main") // as long as the prefix was good
 	old, err := connect(host, dead, far)
 	if err != nil {
 		t.Fatal(err)
@@ -171,7 +182,7 @@ func TestDeadSources(t *testing.T) {
 		}
 	}
 	apply(t, k, kernel.State{}, tablesOf(deadSources("2001:db8:1::/48")))
-	ip(t, "-6 rule add pref 1001 from 2001:db8:1::/48 unreachable")
+	ip(t, "-6 rule del pref 1002")
 	if err := works(old); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("an old connection: %v", err)
 	}
@@ -182,10 +193,12 @@ func TestDeadSources(t *testing.T) {
 		if c, err := connect(host, dead, far); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("a new connection: %v %v", c, err)
 		}
-		if c, err := connect(host, dead, "2001:db8:2::1"); err != nil {
-			t.Errorf("to the router itself: %v", err)
-		} else {
-			c.Close()
+		for _, to := range []string{"2001:db8:2::1", near} { // the router itself; another LAN
+			if c, err := connect(host, dead, to); err != nil {
+				t.Errorf("to %s: %v", to, err)
+			} else {
+				c.Close()
+			}
 		}
 		host.IP("-6 neighbour flush dev v1")
 		ip(t, "-6 neighbour flush dev v0")
