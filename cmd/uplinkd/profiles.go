@@ -32,6 +32,7 @@ type profileDocument struct {
 	About   string           `json:"about,omitempty"`
 	Needs   []profileNeed    `json:"needs"`
 	Sets    []profileSetting `json:"sets"`
+	Repeat  int              `json:"prefix_per_downstream_up_to,omitempty"`
 	Sources []string         `json:"sources"`
 }
 
@@ -77,7 +78,7 @@ func cmdProfiles(env *environment, args []string) int {
 func profilesFor(shown []config.Profile) profilesDocument {
 	doc := profilesDocument{SchemaVersion: ctl.SchemaVersion, Profiles: []profileDocument{}}
 	for _, p := range shown {
-		d := profileDocument{Name: p.Name, Summary: p.Summary, About: p.About, Needs: []profileNeed{}, Sources: p.Sources}
+		d := profileDocument{Name: p.Name, Summary: p.Summary, About: p.About, Needs: []profileNeed{}, Repeat: p.Repeat, Sources: p.Sources}
 		for _, n := range p.Needs {
 			d.Needs = append(d.Needs, profileNeed(n))
 		}
@@ -102,6 +103,9 @@ func (env *environment) showProfile(p config.Profile) {
 	}
 	for _, s := range p.Sets {
 		fmt.Fprintln(env.stdout, s)
+	}
+	if p.Repeat > 0 {
+		comment(fmt.Sprintf("and asks for as many such prefixes as the uplink has downstreams, up to %d", p.Repeat))
 	}
 	for _, n := range p.Needs {
 		comment("and needs " + n.Key + ": " + n.For)

@@ -20,6 +20,7 @@ import (
 // provider is one for whom there is a profile, as strict as its documentation: it answers only what is as it should be.
 type provider struct {
 	needs  string                                               // what the user adds to the profile
+	lans   string                                               // and to the file
 	silent func(m pd.Message, options map[uint16][]byte) string // why there is no answer, "" if there is one
 	length int                                                  // of what it delegates
 	most   int                                                  // IA_PDs that get something
@@ -27,6 +28,8 @@ type provider struct {
 
 // someAuth has the form of what Orange wants since 2018: eleven zero octets, then the account, salt and digest.
 const someAuth = "0000000000000000000000" + "1a0900000558010341010b6674692f64756d6d79"
+
+const threeLANs = "[downstream.a]\ninterface = \"a\"\n[downstream.b]\ninterface = \"b\"\n[downstream.c]\ninterface = \"c\"\n"
 
 var providers = map[string]provider{
 	// The capture of a Livebox in opnsense/core#2774, OPNsense's guide for Orange. Priority and DSCP are outside of messages.
@@ -60,7 +63,7 @@ var providers = map[string]provider{
 		return ""
 	}},
 	// systemd#22571: an IA_NA and several IA_PDs in one message, /64s only. The gateway has given the others away.
-	"att": {length: 64, most: 2, silent: func(m pd.Message, _ map[uint16][]byte) string {
+	"att": {lans: threeLANs, length: 64, most: 2, silent: func(m pd.Message, _ map[uint16][]byte) string {
 		for _, ia := range m.IAPDs {
 			for _, p := range ia.Prefixes {
 				if p.HintLen != 64 && p.Prefix.Bits() != 64 {
@@ -68,7 +71,7 @@ var providers = map[string]provider{
 				}
 			}
 		}
-		if len(m.IANAs) != 1 || len(m.IAPDs) != 4 {
+		if len(m.IANAs) != 1 || len(m.IAPDs) != 3 {
 			return "one prefix is not enough for several networks"
 		}
 		return ""
@@ -196,7 +199,7 @@ func TestProfilesTalk(t *testing.T) {
 	for _, name := range config.ProfileNames() {
 		t.Run(name, func(t *testing.T) {
 			p := providers[name]
-			c := converse(t, fmt.Sprintf("profile = %q\n%s", name, p.needs), p)
+			c := converse(t, fmt.Sprintf("profile = %q\n%s\n%s", name, p.needs, p.lans), p)
 			c.pass(time.Hour)
 			if l := c.m.Lease(); len(l.Prefixes) != p.most || l.Prefixes[0].Prefix.Bits() != p.length || len(c.refused) > 0 {
 				t.Fatalf("lease %+v, refused %q", l, c.refused)
@@ -204,7 +207,7 @@ func TestProfilesTalk(t *testing.T) {
 			if !c.has(pd.Renew) {
 				t.Error("no Renew in an hour")
 			}
-			plain := converse(t, "", p)
+			plain := converse(t, p.lans, p)
 			plain.pass(24 * time.Hour)
 			if l := plain.m.Lease(); l.Held() || len(plain.refused) == 0 {
 				t.Errorf("without the profile: lease %+v, refused %q", l, plain.refused)

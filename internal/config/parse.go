@@ -45,6 +45,7 @@ func Parse(files ...File) (*Config, error) {
 	trees := p.readTrees(files)
 	if len(p.errs) == 0 {
 		p.readRoot(merge(trees, &p.errs), files)
+		p.repeatPrefixes()
 		p.check()
 	}
 	if len(p.errs) > 0 {

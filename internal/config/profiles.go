@@ -20,6 +20,7 @@ type Profile struct {
 	Sources []string  // URLs: where the provider's wishes are documented
 	Needs   []Need    // keys that only the user can know, in the order of the profile
 	Sets    []Setting // in the order of the profile
+	Repeat  int       // dhcpv6.prefixes stands for as many entries as the uplink has downstreams, up to this many; 0: for itself
 	keys    *node     // the same as the text of a section
 }
 
@@ -90,6 +91,7 @@ func readProfile(name string, text []byte) (Profile, error) {
 		Summary: required(s, "summary", `"…"`, words),
 		About:   get(s, "about", "", words),
 		Sources: required(s, "sources", `["https://…"]`, list(words)),
+		Repeat:  get(s, "prefix_per_downstream_up_to", 0, integer[int](1, maxPrefixes)),
 		keys:    root,
 	}
 	for key, n := range leaves(root.children["needs"]) {
@@ -198,6 +200,25 @@ func (s *section) profile() string {
 		}
 	}
 	return name
+}
+
+// repeatPrefixes gives an uplink with such a profile an IA_PD for each of its downstreams. A provider who delegates one /64 at
+// a time would else number one network only, and one who is asked for more than there are networks would number them twice.
+func (p *parser) repeatPrefixes() {
+	for i := range p.config.Uplinks {
+		u := &p.config.Uplinks[i]
+		profile, _ := FindProfile(u.Profile)
+		if s := p.uplinks[i]; profile.Repeat == 0 || s.find("dhcpv6.prefixes") != nil || s.find("dhcpv6.length") != nil {
+			continue
+		}
+		n := 0
+		for _, d := range p.config.Downstreams {
+			if d.uses(u.Name) {
+				n++
+			}
+		}
+		u.DHCPv6.Prefixes = slices.Repeat(u.DHCPv6.Prefixes, min(max(n, 1), profile.Repeat))
+	}
 }
 
 func profileName(v value) (string, bool) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -82,6 +83,37 @@ func TestFileWins(t *testing.T) {
 	}
 }
 
+// TestPrefixPerDownstream counts the networks of each uplink.
+func TestPrefixPerDownstream(t *testing.T) {
+	lan := func(n int, from string) (text string) {
+		for i := range n {
+			name := fmt.Sprintf("%s%d", strings.Trim(from, "*"), i)
+			text += fmt.Sprintf("[downstream.%s]\ninterface = %q\nfrom = %q\n", name, name, from)
+		}
+		return text
+	}
+	const head = "[uplink.home]\ninterface = \"wan0\"\nprofile = \"att\"\n[uplink.work]\ninterface = \"wan1\"\nprofile = \"att\"\n"
+	for _, c := range []struct {
+		text       string
+		home, work int
+	}{
+		{head, 1, 1},
+		{head + lan(2, "home"), 2, 1},
+		{head + lan(2, "home") + lan(3, "work"), 2, 3},
+		{head + lan(9, "*"), 8, 8},
+		{head + "dhcpv6.prefixes = { length = 64 }\n" + lan(4, "*"), 4, 1},
+		{head + "dhcpv6.length = 60\n" + lan(4, "*"), 4, 1},
+	} {
+		us := mustParse(t, c.text).Uplinks
+		if n, m := len(us[0].DHCPv6.Prefixes), len(us[1].DHCPv6.Prefixes); n != c.home || m != c.work {
+			t.Errorf("%s\n%d and %d prefixes, want %d and %d", c.text, n, m, c.home, c.work)
+		}
+		if us[0].DHCPv6.Prefixes[c.home-1].Length != 64 {
+			t.Errorf("prefixes %+v", us[0].DHCPv6.Prefixes)
+		}
+	}
+}
+
 // A profile that is wrong is found when the program is tested, not when somebody uses it.
 func TestReadProfile(t *testing.T) {
 	const head = "summary = \"x\"\nsources = [\"https://example.com/\"]\n"
@@ -90,7 +122,7 @@ func TestReadProfile(t *testing.T) {
 		head + "[dhcpv6]":                                  "profile x:1:1: dhcpv6: the profile sets nothing",
 		"[dhcpv6]\nduid = \"ll\"":                          "profile x:1:1: summary: missing; write for example summary = \"…\"\nprofile x:1:1: sources: missing; write for example sources = [\"https://…\"]",
 		head + "about = \"\"\n[dhcpv6]\nduid = \"ll\"":     "profile x:3:9: about: is empty",
-		head + "colour = \"\"\n[dhcpv6]\nduid = \"ll\"":    "profile x:3:1: colour: unknown key; known are summary, about, sources, needs, dhcpv6",
+		head + "colour = \"\"\n[dhcpv6]\nduid = \"ll\"":    "profile x:3:1: colour: unknown key; known are summary, about, sources, prefix_per_downstream_up_to, needs, dhcpv6",
 		head + "[dhcpv6]\nduid = ll":                       "profile x:4:8: write a string in quotes: \"ll\"",
 		head + "[needs]\nx = 1\n[dhcpv6]\nduid = \"ll\"\n": "profile x:4:5: x: expected a string, found an integer",
 	} {
