@@ -48,6 +48,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 		cs := newClients(nil, begin, noJitter)
 		cs.agree(begin, m, inner, &reply)
+		r.hasten(&reply)
 		checkReply(t, m, loans, reply)
 		if c := cs.byID[m.ClientID]; (c != nil) != (reply.Auth != nil) {
 			t.Fatalf("key %v in %s", c, wire.Text(reply))

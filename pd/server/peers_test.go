@@ -126,10 +126,8 @@ func (s *site) addressOnLAN(prefix string) {
 	})
 }
 
-// short are lifetimes with which clients renew every five seconds.
-func short() Service {
-	return Service{Mode: Delegating, Info: told.Info, MaxPreferred: 10, MaxValid: 20}
-}
+// often makes those who take no Reconfigure renew every five seconds.
+func often() Service { s := told; s.Renew = 5; return s }
 
 // dhcpcd starts a dhcpcd that gives lan0 a /64.
 func (s *site) dhcpcd(options string) *netlab.Process {
@@ -166,10 +164,10 @@ func TestDhcpcdRestarts(t *testing.T) {
 	}
 }
 
-// TestDhclient: knows no Reconfigure, so short lifetimes have to do.
+// TestDhclient: knows no Reconfigure, so it has to ask often.
 func TestDhclient(t *testing.T) {
 	netlab.NeedProgram(t, "dhclient", "isc-dhcp-client")
-	s := newSite(t, short())
+	s := newSite(t, often())
 	script := s.file("script", `#!/bin/sh
 [ "$old_ip6_prefix" ] && [ "$old_ip6_prefix" != "$new_ip6_prefix" ] && ip -6 address flush dev lan0 scope global
 [ "$new_ip6_prefix" ] && exec ip -6 address replace "${new_ip6_prefix%::/*}::1/64" dev lan0

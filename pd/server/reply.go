@@ -109,6 +109,16 @@ func setTimes(ias []pd.IAPD) {
 	}
 }
 
+// hasten makes a client that cannot be told of a renumbering ask for it often. T2 stays: the server is not gone.
+func (r responder) hasten(reply *pd.Message) {
+	if reply.ReconfAccept {
+		return
+	}
+	for i, ia := range reply.IAPDs {
+		reply.IAPDs[i].T1 = min(ia.T1, r.service.renew())
+	}
+}
+
 // living reports whether ia has a prefix that may be used.
 func living(ia pd.IAPD) bool {
 	return slices.ContainsFunc(ia.Prefixes, func(p pd.IAPrefix) bool { return p.Valid > 0 })

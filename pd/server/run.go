@@ -211,6 +211,7 @@ func (r *run) receive(ctx context.Context, a arrival) {
 		return
 	}
 	r.clients.agree(now, m, a.from, &reply)
+	r.responder.hasten(&reply)
 	r.send(now, m, a.from, reply)
 }
 

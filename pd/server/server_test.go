@@ -40,6 +40,31 @@ func TestServes(t *testing.T) {
 	})
 }
 
+// TestRenewOften wants those who accept no Reconfigure to ask often, whatever their lifetimes are.
+func TestRenewOften(t *testing.T) {
+	inLab(t, func(l *lab) {
+		times := func(m pd.Message) [2]uint32 { ia := l.answer(m).IAPDs[0]; return [2]uint32{ia.T1, ia.T2} }
+		request := message(pd.Request, iapd(1, first))
+		if got, want := times(request), [2]uint32{120, 800}; got != want {
+			t.Errorf("T1 and T2 %d, want %d", got, want)
+		}
+		if got, want := times(accepting(pd.Request, innerID)), [2]uint32{500, 800}; got != want {
+			t.Errorf("accepting: T1 and T2 %d, want %d", got, want)
+		}
+		often := told
+		often.Renew = 30
+		l.Set(often)
+		if got, want := times(request), [2]uint32{30, 800}; got != want {
+			t.Errorf("configured: T1 and T2 %d, want %d", got, want)
+		}
+		often.MaxPreferred = 40
+		l.Set(often)
+		if got, want := times(request), [2]uint32{20, 32}; got != want {
+			t.Errorf("short lifetime: T1 and T2 %d, want %d", got, want)
+		}
+	})
+}
+
 // TestSilence wants no answer to what is refused, to rubbish, and when the Lender fails or takes too long; and then an
 // answer to the next one.
 func TestSilence(t *testing.T) {

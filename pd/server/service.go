@@ -26,9 +26,13 @@ type Service struct {
 
 	InfoRefresh uint32 // seconds after which stateless clients ask again, 600 or more; 0: limits.preferred
 
-	// Bounds of the lifetimes of what is lent, in seconds (RFC 9096 §3.4, which has them for hosts). They are how long an
-	// inner router that takes no Reconfigure may go on using a prefix that is gone. 0: 2700 and 5400.
+	// Bounds of the lifetimes of what is lent, in seconds (RFC 9096 §3.4, also for what is leased on the LAN). They are how
+	// long an inner router that does not reach this one may go on using a prefix that is gone. 0: 2700 and 5400.
 	MaxPreferred, MaxValid uint32
+
+	// Renew is after how many seconds at most (T1) an inner router that accepts no Reconfigure has to ask again: that is how
+	// long it takes to hear of a renumbering. 0: 120.
+	Renew uint32
 }
 
 // Limits of lifetimes (RFC 9096 §3.4: ND_PREFERRED_LIMIT and ND_VALID_LIMIT).
@@ -36,6 +40,7 @@ const (
 	preferredLimit = 2700
 	validLimit     = 5400
 	irtMinimum     = 600 // RFC 9915 §7.6
+	renewLimit     = 120
 )
 
 // limits are the bounds of lifetimes, in seconds.
@@ -48,6 +53,14 @@ func (s Service) limits() (preferred, valid uint32) {
 		valid = max(validLimit, preferred)
 	}
 	return min(preferred, valid), valid
+}
+
+// renew is Renew or its default.
+func (s Service) renew() uint32 {
+	if s.Renew != 0 {
+		return s.Renew
+	}
+	return renewLimit
 }
 
 // refresh is the Information Refresh Time to tell.
