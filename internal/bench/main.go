@@ -75,6 +75,11 @@ func (o options) inside(ctx context.Context) error {
 			return err
 		}
 	}
+	if o.wants("storm") {
+		if err := storms(ctx, os.Stdout, o); err != nil {
+			return err
+		}
+	}
 	if o.wants("race") {
 		return race(ctx, os.Stdout, o)
 	}

@@ -70,7 +70,7 @@ func measureCrowd(ctx context.Context, uplinkd string, n int) (c crowd, err erro
 		return c, err
 	}
 	defer lab.Close()
-	router, providers, err := connectCrowd(ctx, lab, n)
+	router, providers, err := connectCrowd(ctx, lab, n, isp.Config{RA: isp.RA{Interval: crowdRA}})
 	if err != nil {
 		return c, err
 	}
@@ -138,8 +138,8 @@ func crowdStatus(ctx context.Context, socket string) (ctl.Status, error) {
 	return ctl.Dial(socket).Status(ctx)
 }
 
-// connectCrowd makes n uplinks, w1 … wn, with an open provider at the other end of each, and lan0.
-func connectCrowd(ctx context.Context, lab *netlab.Lab, n int) (router *netlab.NS, providers []*isp.Provider, err error) {
+// connectCrowd makes n uplinks, w1 … wn, with an open provider like cfg at the other end of each, and lan0.
+func connectCrowd(ctx context.Context, lab *netlab.Lab, n int, cfg isp.Config) (router *netlab.NS, providers []*isp.Provider, err error) {
 	isps, router := lab.NS("isp"), lab.NS("router")
 	for _, ns := range []*netlab.NS{isps, router} {
 		ns.Sysctl("net.ipv6.conf.default.accept_dad", "0")
@@ -152,7 +152,8 @@ func connectCrowd(ctx context.Context, lab *netlab.Lab, n int) (router *netlab.N
 		return nil, nil, err
 	}
 	for i := range n {
-		p, err := isp.New(isp.Config{Interface: fmt.Sprintf("p%d", i+1), Pool: crowdPool(i), RapidCommit: true, RA: isp.RA{Interval: crowdRA}})
+		cfg.Interface, cfg.Pool, cfg.RapidCommit = fmt.Sprintf("p%d", i+1), crowdPool(i), true
+		p, err := isp.New(cfg)
 		if err != nil {
 			return nil, nil, err
 		}

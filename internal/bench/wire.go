@@ -14,6 +14,7 @@ import (
 // DHCPv6 messages that the race looks for (RFC 9915 §7.3).
 const (
 	solicit = 1
+	renew   = 5
 	reply   = 7
 )
 
