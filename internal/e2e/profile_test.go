@@ -16,8 +16,8 @@ import (
 	"uplinkd/pd"
 )
 
-// strict has a provider answer only what is as it should be: silent says why not, "" if it is.
-func (s *site) strict(v *simulated, silent func(req pd.Message) string) (refused func() []string) {
+// answersOnly has a provider answer what is as it should be: silent says why not, "" if it is.
+func (s *site) answersOnly(v *simulated, silent func(req pd.Message) string) (refused func() []string) {
 	var mu sync.Mutex
 	var why []string
 	v.Intercept(func(req pd.Message, _ *pd.Message) bool {
@@ -114,7 +114,7 @@ func TestProfileOrange(t *testing.T) {
 	const auth = "00000000000000000000001a0900000558010341010b6674692f64756d6d79"
 	s := newSite(t, false)
 	v := s.simulate(isp.Config{})
-	refused := s.strict(v, func(req pd.Message) string {
+	refused := s.answersOnly(v, func(req pd.Message) string {
 		o := options(req.Raw)
 		switch {
 		case !isLL(req.ClientID):
@@ -164,8 +164,9 @@ func TestProfileOrange(t *testing.T) {
 	if delegations[0].Bits() != 56 {
 		t.Errorf("delegated %v", delegations)
 	}
-	if out := output(s.router, "grep", "-r", "dummy", s.dir+"/state", s.dir+"/run"); strings.Contains(out, "dummy") {
-		t.Errorf("the account has reached a file: %s", out)
+	trace, _, _ := s.run("trace")
+	if text := trace + s.daemon.Output(); !strings.Contains(trace, "auth protocol 0") || strings.Contains(text, "dummy") || strings.Contains(text, auth[30:]) {
+		t.Errorf("the account is shown to people:\n%s", text)
 	}
 }
 
@@ -176,7 +177,7 @@ func TestProfileNTT(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, false)
 	v := s.simulate(isp.Config{})
-	refused := s.strict(v, func(req pd.Message) string {
+	refused := s.answersOnly(v, func(req pd.Message) string {
 		if !isLL(req.ClientID) {
 			return "no DUID-LL"
 		}
@@ -231,7 +232,7 @@ func TestProfileATT(t *testing.T) {
 	s := newSite(t, false)
 	s.lab.Veth(s.router, "lan1", s.host, "eth1", "02:00:00:00:03:01", "02:00:00:00:03:02")
 	v := s.simulate(withAddresses(isp.Config{Length: 64}))
-	refused := s.strict(v, func(req pd.Message) string {
+	refused := s.answersOnly(v, func(req pd.Message) string {
 		for _, ia := range req.IAPDs {
 			if !slices.ContainsFunc(ia.Prefixes, func(p pd.IAPrefix) bool { return p.HintLen == 64 || p.Prefix.Bits() == 64 }) {
 				return "asks for something else than a /64"
@@ -268,7 +269,7 @@ func TestProfileTelekom(t *testing.T) {
 		}
 		return "does not ask for a /56"
 	}
-	refused := s.strict(v, silent)
+	refused := s.answersOnly(v, silent)
 	s.without(refusedTwice(refused), profiled("", "lan0"), profiled(`profile = "dtag"`, "lan0"))
 	_, delegations := s.awaitHeld(0, 1)
 	h := onLAN(nil, delegations...)
