@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -147,6 +148,17 @@ func TestDhcpcd(t *testing.T) {
 	s.addressOnLAN("2001:db8:2::/64")
 }
 
+// TestDhcpcdHasTwo: prefixes of both delegations of a site, in one IA, the second after a Reconfigure.
+func TestDhcpcdHasTwo(t *testing.T) {
+	s := newSite(t, told)
+	s.dhcpcd("option dhcp6_reconfigure_accept\n")
+	s.addressOnLAN("2001:db8:1::/64")
+	s.pool.add("2001:db8:2::/56")
+	s.server.Changed()
+	s.addressOnLAN("2001:db8:2::/64")
+	s.addressOnLAN("2001:db8:1::/64")
+}
+
 // TestDhcpcdRestarts: it missed a renumbering while it was down, and starts with a Rebind of what it had. (One that holds a
 // Reconfigure key forgets its lease and starts with a Solicit.)
 func TestDhcpcdRestarts(t *testing.T) {
@@ -236,12 +248,15 @@ func TestUplinkd(t *testing.T) {
 	s := newSite(t, told)
 	c, latest := s.uplinkd(t, pd.Config{ClientID: innerID, PDs: []pd.PDConfig{{IAID: 7, Length: 60}}, Reconfigure: true, RapidCommit: true,
 		ORO: []uint16{pd.OptDNSServers}})
-	holds := func(want string) {
+	holds := func(want ...string) {
 		t.Helper()
-		netlab.Eventually(t, patience, "a lease of "+want+" alone", func() (bool, string) {
+		netlab.Eventually(t, patience, fmt.Sprintf("a lease of %v", want), func() (bool, string) {
 			u := latest()
-			return len(u.Lease.Prefixes) == 1 && u.Lease.Prefixes[0].Prefix == netip.MustParsePrefix(want),
-				fmt.Sprintf("%v, %s %s; %s", u.Lease.Prefixes, u.State, u.Failure, s.pool.lent())
+			var has []string
+			for _, p := range u.Lease.Prefixes {
+				has = append(has, p.Prefix.String())
+			}
+			return slices.Equal(has, want), fmt.Sprintf("%v, %s %s; %s", has, u.State, u.Failure, s.pool.lent())
 		})
 	}
 	holds("2001:db8:1::/60")
@@ -254,9 +269,9 @@ func TestUplinkd(t *testing.T) {
 
 	s.stop()
 	s.start(told)
-	s.pool.renumber("2001:db8:3::/56")
+	s.pool.add("2001:db8:3::/56")
 	s.server.Changed()
-	holds("2001:db8:3::/60")
+	holds("2001:db8:2::/60", "2001:db8:3::/60")
 
 	if err := c.Release(t.Context()); err != nil {
 		t.Fatal(err)

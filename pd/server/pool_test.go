@@ -40,6 +40,13 @@ func (p *pool) renumber(parent string) {
 	p.parents = []netip.Prefix{netip.MustParsePrefix(parent)}
 }
 
+// add adds a parent: another uplink has come.
+func (p *pool) add(parent string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.parents = append(p.parents, netip.MustParsePrefix(parent))
+}
+
 func (p *pool) Lend(_ context.Context, a Ask) (loans []Loan, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
