@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"uplinkd/internal/isp"
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/radv"
 	"uplinkd/pd"
@@ -176,5 +177,28 @@ func TestRouterReachesOutFromLoopback(t *testing.T) {
 	s.awaitHealthy()
 	if after := s.kernelText(); after != before {
 		t.Errorf("after SIGKILL and a restart:\n%s\nbefore:\n%s", after, before)
+	}
+}
+
+// TestPreferredPD has a provider whose routers announce two prefixes for SLAAC, one of them with the P flag (RFC 9762): the
+// router numbers itself from the other one only, on kernels that know the flag (6.12 and later).
+func TestPreferredPD(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, false)
+	v := s.simulate(forever)
+	s.configure(prompt)
+	s.start()
+	s.awaitHealthy()
+	known := output(s.router, "sysctl", "-n", "net.ipv6.conf.wan0.ra_honor_pio_pflag") == "1\n"
+	prefix := func(p string, pd bool) isp.RAPrefix {
+		return isp.RAPrefix{Prefix: netip.MustParsePrefix(p), OnLink: true, Autonomous: true, PreferPD: pd, Preferred: 3000, Valid: 4000}
+	}
+	v.SetRA(isp.RA{Interval: 4 * time.Second, Prefixes: []isp.RAPrefix{prefix("2001:db8:1:2::/64", true), prefix("2001:db8:1:3::/64", false)}})
+	numbered := func(p string) bool {
+		return slices.ContainsFunc(addresses(s.router, "wan0"), func(a address) bool { return netip.MustParsePrefix(p).Contains(a.Local) })
+	}
+	s.eventually("SLAAC on wan0", func() (bool, string) { return numbered("2001:db8:1:3::/64"), fmt.Sprint(addresses(s.router, "wan0")) })
+	if got := numbered("2001:db8:1:2::/64"); got == known {
+		t.Errorf("an address out of the prefix with the P flag: %t; the kernel knows the flag: %t", got, known)
 	}
 }
