@@ -69,7 +69,7 @@ func (r *run) takeMail(now time.Time) {
 	m := r.take()
 	if m.link.Index != r.link.Index || m.link.Name != r.link.Name {
 		r.close()
-		r.retry = 0
+		r.retryAt, r.retry = time.Time{}, 0
 	}
 	r.link, r.responder.service = m.link, m.service
 	if m.changed {
@@ -191,7 +191,7 @@ func (r *run) receive(ctx context.Context, a arrival) {
 		return
 	}
 	if m.ClientID == r.cfg.ServerID {
-		r.warn(now, "this router's own DHCPv6 client is on the downstream's link: are an uplink and a downstream connected?", "from", a.from)
+		r.warn(now, "a DHCPv6 client has this router's own DUID: is an uplink connected to this downstream, or the router's state copied?", "from", a.from)
 		return
 	}
 	if why := r.responder.refused(m); why != "" {

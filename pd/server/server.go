@@ -16,9 +16,9 @@ type Config struct {
 	Downstream string
 	ServerID   pd.DUID // the router's DUID: a client and a server may share it (RFC 9915 §11)
 	Lender     Lender
-	Saved      []Client       // what Keep was given last, before a restart
-	Keep       func([]Client) // called by Run when they have changed; must not block; may be nil
-	Observe    func(failure string)
+	Saved      []Client             // what Keep was given last, before a restart
+	Keep       func([]Client)       // called by Run when they have changed; must not block; may be nil
+	Observe    func(failure string) // called by Run with why the downstream cannot be served, "" when it can; likewise
 	Logger     *slog.Logger
 }
 
@@ -40,8 +40,7 @@ type mail struct {
 	changed bool
 }
 
-// New returns a Server that does nothing before Run, SetLink and Set. Config.Observe, if not nil, is called by Run with why
-// the downstream is not served, and with "" when it is again; it must not block.
+// New returns a Server that does nothing before Run, SetLink and Set.
 func New(cfg Config) *Server {
 	if cfg.Keep == nil {
 		cfg.Keep = func([]Client) {}
@@ -64,7 +63,8 @@ func (s *Server) SetLink(l kernel.Link) { s.post(func(m *mail) { m.link = l }) }
 func (s *Server) Set(service Service) { s.post(func(m *mail) { m.service = service }) }
 
 // Changed says that what the Lender lends to clients of this downstream has changed, as after a renumbering: those that
-// accept Reconfigure messages are asked to renew, at most recMaxRC times over nine minutes, until they do. It does not block.
+// accept Reconfigure messages are asked to renew until they do, at most recMaxRC times in nine minutes. The others ask by
+// themselves (Service.Renew). The Lender must answer for the new state already. It does not block.
 func (s *Server) Changed() { s.post(func(m *mail) { m.changed = true }) }
 
 func (s *Server) post(change func(*mail)) {

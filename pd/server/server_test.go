@@ -88,7 +88,7 @@ func TestSilence(t *testing.T) {
 		}
 		l.lender = lendFirst
 		l.answer(message(pd.Solicit, iapd(1)))
-		for _, want := range []string{"no plan yet", "deadline exceeded", "this router's own DHCPv6 client is on the downstream's link"} {
+		for _, want := range []string{"no plan yet", "deadline exceeded", "a DHCPv6 client has this router's own DUID"} {
 			if !strings.Contains(l.log.String(), want) {
 				t.Errorf("the log lacks %q:\n%s", want, &l.log)
 			}

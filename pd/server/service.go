@@ -9,10 +9,11 @@ import (
 // Mode is how much a Server does.
 type Mode uint8
 
-// The modes.
+// The modes. A downstream that is to delegate no more goes on as Stateless until what was lent is over: so its clients hear
+// of it.
 const (
 	Off        Mode = iota // no socket
-	Stateless              // Information-requests are answered; those who want prefixes hear that there are none (any more)
+	Stateless              // Information-requests; the Lender is asked only about what was lent before
 	Delegating             // prefixes, and all that Stateless does
 )
 
@@ -24,7 +25,7 @@ type Service struct {
 	// provider and its customer's border router.
 	pd.Info
 
-	InfoRefresh uint32 // seconds after which stateless clients ask again, 600 or more; 0: limits.preferred
+	InfoRefresh uint32 // seconds after which stateless clients ask again, 600 or more; 0: MaxPreferred
 
 	// Bounds of the lifetimes of what is lent, in seconds (RFC 9096 §3.4, also for what is leased on the LAN). They are how
 	// long an inner router that does not reach this one may go on using a prefix that is gone. 0: 2700 and 5400.
