@@ -43,6 +43,10 @@ type LeasedPrefix struct {
 	Exclude        netip.Prefix      `json:"exclude,omitzero"` // RFC 6603
 	PreferredUntil lifetime.Deadline `json:"preferred_until"`
 	ValidUntil     lifetime.Deadline `json:"valid_until"`
+
+	// Unlisted is set when the last Reply grants other prefixes of the same IA and does not mention this one. It is kept
+	// until it ends (§18.2.10.1), but the server has turned to the others.
+	Unlisted bool `json:"unlisted,omitempty"`
 }
 
 // LeasedAddress is one address of an IA_NA. It is a /128: nothing is on-link because of it (§18.2.10.1).

@@ -12,9 +12,13 @@ import (
 
 // World is the snapshot of facts that planning starts from.
 type World struct {
-	Now     time.Time
-	Links   map[string]kernel.Link // by name
-	Uplinks map[string]UplinkFacts // by uplink name; an absent one has not reported
+	Now       time.Time
+	Links     map[string]kernel.Link // by name
+	Uplinks   map[string]UplinkFacts // by uplink name; an absent one has not reported
+	Borrowers []Borrower             // in any order; those that are over are left out of account
+	ULA       netip.Prefix           // generated or configured; zero: none
+	Secret    []byte                 // of this router, for opaque host parts (RFC 7217)
+	Filtered  bool                   // there is a filter for what comes in
 }
 
 // UplinkFacts is what is known of one uplink.
@@ -54,6 +58,7 @@ type Granted struct {
 	Prefix                     netip.Prefix
 	Exclude                    netip.Prefix // of Prefix, for the link to the provider (RFC 6603); zero: nothing
 	PreferredUntil, ValidUntil lifetime.Deadline
+	Unlisted                   bool // the server's last Reply grants others in its place and does not mention it
 }
 
 // Leased is an address that a server leased to the router itself (IA_NA). Nothing is on-link because of it.
@@ -84,7 +89,10 @@ type Site struct {
 	Now         time.Time       `json:"now"`
 	Uplinks     []Uplink        `json:"uplinks"`     // in the order of the config
 	Downstreams []Downstream    `json:"downstreams"` // in the order of the config
+	ULA         netip.Prefix    `json:"ula,omitzero"`
 	Rules       config.RuleBase `json:"-"`
+	AnyIPTable  uint32          `json:"-"` // of services by interface or mark
+	OnLink      []netip.Prefix  `json:"-"` // on interfaces, whoever put them there: not for services by interface or mark; sorted
 }
 
 // Uplink is one way to the Internet.
@@ -128,24 +136,40 @@ type Internal struct {
 
 // Downstream is a use of delegations.
 type Downstream struct {
-	Name      string       `json:"name"`
-	Interface string       `json:"interface"`
-	Kind      string       `json:"kind"`
-	Link      bool         `json:"link"` // the interface exists and is administratively up
-	Subnets   []Subnet     `json:"subnets"`
-	Announce  Announcement `json:"announce"`
-	Config    string       `json:"config"`
+	Name       string         `json:"name"`
+	Interface  string         `json:"interface"`
+	Kind       string         `json:"kind"`
+	Link       bool           `json:"link"`                  // the interface exists and is administratively up; a service by subnet needs none
+	Via        netip.Addr     `json:"via,omitzero"`          // of a transit: the inner router that all of it is routed to
+	Subnets    []Subnet       `json:"subnets"`               // sorted
+	Loans      []Loan         `json:"loans,omitempty"`       // sorted by prefix
+	StaleLoans []LoanRecord   `json:"stale_loans,omitempty"` // lent before: to be told with lifetimes 0; sorted
+	Stale      []netip.Prefix `json:"stale,omitempty"`       // not used any more by this downstream, but by its hosts maybe, and by nobody else: still on-link; sorted
+	Dead       []DeadSource   `json:"dead,omitempty"`        // sorted
+	AnyIP      AnyIP          `json:"anyip,omitzero"`        // of a service
+	Announce   Announcement   `json:"announce"`
+	Config     string         `json:"config"`
+}
+
+// AnyIP is how packets find a service.
+type AnyIP struct {
+	Mode     string   `json:"mode"`           // "subnet", "interface" or "mark"
+	Armed    bool     `json:"armed"`          // by interface or mark: the rule is wanted
+	Mark     uint32   `json:"mark,omitempty"` // by mark
+	Ports    []string `json:"ports,omitempty"`
+	Nonlocal bool     `json:"nonlocal_bind,omitempty"`
 }
 
 // Subnet is what one downstream gets of one delegation.
 type Subnet struct {
 	Downstream     string            `json:"downstream"`
-	Interface      string            `json:"interface"` // of the downstream
-	Uplink         string            `json:"uplink"`
+	Interface      string            `json:"interface"`      // of the downstream
+	Kind           string            `json:"kind,omitempty"` // of the downstream; "" for access
+	Uplink         string            `json:"uplink"`         // "": part of the ULA prefix
 	Delegation     netip.Prefix      `json:"delegation"`
 	ID             uint64            `json:"id"`
 	Prefix         netip.Prefix      `json:"prefix"`
-	Address        netip.Prefix      `json:"address"` // the router's own, with the subnet's length
+	Address        netip.Prefix      `json:"address,omitzero"` // the router's own, with the subnet's length; zero: none
 	PreferredUntil lifetime.Deadline `json:"preferred_until"`
 	ValidUntil     lifetime.Deadline `json:"valid_until"`
 	State          State             `json:"state"`
@@ -194,6 +218,8 @@ type Ledger struct {
 	Holds     map[string][]netip.Prefix    `json:"holds"`     // uplink name → delegations in use: nobody else gets what overlaps them
 	Loopback  map[string][]netip.Prefix    `json:"loopback"`  // uplink name → parts of delegations out of which lo has an address
 	Announced map[string][]AnnouncedRecord `json:"announced"` // downstream name → prefixes that hosts may still use
+	Loans     map[string][]LoanRecord      `json:"loans"`     // downstream name → prefixes that inner routers may still use
+	Places    map[string][]Place           `json:"places"`    // downstream name → where its borrowers are in every delegation
 }
 
 // AnnouncedRecord is a prefix that was announced on a downstream. While it is current, Until is Forever; from the plan

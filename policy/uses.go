@@ -45,6 +45,15 @@ type LoanRecord struct {
 	Until  lifetime.Deadline `json:"until"`
 }
 
+// Place is where a borrower's prefixes are: subnet ID of the given length, counted from the start of each delegation, or of
+// the transit's subnet of it. It stays for as long as the borrower or one of its records is there.
+type Place struct {
+	Client pd.DUID `json:"client"`
+	IAID   uint32  `json:"iaid"`
+	Length uint8   `json:"length"`
+	ID     uint64  `json:"id"`
+}
+
 // DeadSource is a prefix that is not routed to this router any more while hosts behind an interface may still use it as a
 // source. Who does is told (RFC 7084 L-14): ICMPv6 unreachable, code 5, and a reset for TCP, which takes the former for
 // a passing trouble and would hang until its own timeout.

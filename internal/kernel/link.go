@@ -13,6 +13,7 @@ type Link struct {
 	Up             bool           `json:"up"`                         // IFF_UP
 	Carrier        bool           `json:"carrier"`                    // IFF_LOWER_UP
 	MTU            int            `json:"mtu"`                        // bytes
+	VLAN           uint16         `json:"vlan,omitempty"`             // 802.1Q id of a VLAN interface; 0: none
 	MAC            string         `json:"mac,omitempty"`              // "02:00:00:00:01:01"; "" for links without one (ppp, tun)
 	LinkLocal      netip.Addr     `json:"link_local,omitzero"`        // fe80::/10 that has passed DAD, without zone; zero while there is none
 	OtherLinkLocal []netip.Addr   `json:"other_link_local,omitempty"` // its other link-local addresses, sorted
@@ -23,7 +24,7 @@ type Link struct {
 // Equal reports whether two facts about a link are the same.
 func (l Link) Equal(o Link) bool {
 	if l.Name != o.Name || l.Index != o.Index || l.Up != o.Up || l.Carrier != o.Carrier || l.MTU != o.MTU || l.MAC != o.MAC ||
-		l.LinkLocal != o.LinkLocal {
+		l.LinkLocal != o.LinkLocal || l.VLAN != o.VLAN {
 		return false
 	}
 	return slices.Equal(l.OtherLinkLocal, o.OtherLinkLocal) && slices.Equal(l.Globals, o.Globals) &&
