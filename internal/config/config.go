@@ -3,6 +3,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -11,7 +12,7 @@ import (
 type Config struct {
 	StateDir    string       // leases, DUID, ledger; default /var/lib/uplinkd
 	RunDir      string       // control socket; default /run/uplinkd
-	TableBase   uint32       // routing table of uplink u is TableBase+u; default 1000
+	TableBase   uint32       // routing table of uplink u is TableBase+u, that of services by interface or mark TableBase; default 1000
 	RuleBase    RuleBase     // priorities of the routing rules
 	ULA         ULA          // a local prefix beside the delegated ones
 	Uplinks     []Uplink     // in the order of the file
@@ -129,25 +130,31 @@ const (
 // Downstream is a section [downstream.NAME].
 type Downstream struct {
 	Name      string
-	Interface string     // required for access and transit, and for a service by interface; "" else
+	Interface string     // required for access, transit, a service by interface and one by mark with ports; "" else
 	Kind      Kind       // default access
 	From      []string   // uplink names; empty or "*" in the file: all uplinks. A single string is accepted too
 	Subnet    int64      // explicit subnet id (5, 0x5), or AutoSubnet ("auto"), HashSubnet ("hash"), VLANSubnet ("vlan")
 	Length    uint8      // prefix length of the subnet, default 64, 1 … 128; RA is only sent for 64
-	Host      HostMode   // address: how the router's own address is made; HostFixed with a host part
-	Address   netip.Addr // address: host part with HostFixed, default ::1 (:: for length 128)
-	Via       netip.Addr // via: of a transit, the inner router's link-local address; zero: inner routers ask by DHCPv6
-	RA        RA         // access only
-	DHCPv6    Serve      // access and transit
-	AnyIP     AnyIP      // service only
+	Host      HostMode   // address: how the router's own address is made; HostFixed with a host part; HostNone for service and reserve
+	Address   netip.Addr // address: host part with HostFixed, zero else; default of access ::1 (:: for length 128)
+	Via       netip.Addr // via: of a transit, the inner router's link-local address; zero ("dhcpv6"): inner routers ask for parts of the subnet
+	RA        RA         // access; the zero RA else
+	DHCPv6    Server     // access, and transit without via; the zero Server else
+	AnyIP     AnyIP      // service; the zero AnyIP else
 	Pos       Position
+}
+
+// HasSubnet reports whether d wants a subnet of its own. A service by interface or mark takes what no other use has: its
+// Subnet and Length mean nothing.
+func (d Downstream) HasSubnet() bool {
+	return d.Kind != Service || d.AnyIP.Mode == AnyIPSubnet
 }
 
 // What Downstream.Subnet is when it is no id.
 const (
 	AutoSubnet = -1 // the planner chooses the lowest free one and keeps it
 	HashSubnet = -2 // from the downstream's name: the same on every router that has it; the next free one if it is taken
-	VLANSubnet = -3 // the VLAN id of the interface
+	VLANSubnet = -3 // the VLAN id of the interface; access and transit only
 )
 
 // HostMode is how a router's own address in a subnet is made.
@@ -156,18 +163,18 @@ type HostMode string
 // The host modes.
 const (
 	HostFixed  HostMode = ""       // Downstream.Address
-	HostEUI64  HostMode = "eui64"  // from the interface's MAC address (RFC 4291 appendix A)
-	HostStable HostMode = "stable" // opaque, from a secret of the state directory (RFC 7217)
-	HostNone   HostMode = "none"   // none: default and only useful for transit
+	HostEUI64  HostMode = "eui64"  // from the interface's MAC address (RFC 4291 appendix A); length 64 or shorter
+	HostStable HostMode = "stable" // opaque, from a secret of the state directory (RFC 7217); length 64 or shorter
+	HostNone   HostMode = "none"   // none: default of transit, not for access
 )
 
-// Serve are the keys dhcpv6.* of a downstream: what its DHCPv6 server gives to hosts and inner routers. dhcpv6 = "off" is
-// short for dhcpv6.enabled = false.
-type Serve struct {
-	Enabled  bool  // dhcpv6.enabled, default true on access and transit
-	Delegate bool  // dhcpv6.delegate, default true (false on a transit with via): prefixes for inner routers (RFC 9818)
+// Server are the keys dhcpv6.* of a downstream: what its DHCPv6 server gives to hosts and inner routers. dhcpv6 = "off" is
+// short for dhcpv6.enabled = false. An inner router gets Shortest … 64, and of a transit no more than its subnet.
+type Server struct {
+	Enabled  bool  // dhcpv6.enabled, default true
+	Delegate bool  // dhcpv6.delegate, default true: prefixes for inner routers (RFC 9818); else stateless answers only
 	Length   uint8 // dhcpv6.length, default 64: of what an inner router gets that names no length
-	Shortest uint8 // dhcpv6.shortest, default 60: the largest that one may ask for
+	Shortest uint8 // dhcpv6.shortest: the largest that one may ask for; default of access 60 or Length, of transit its Downstream.Length
 }
 
 // AnyIPMode is which packets are a service's.
@@ -177,16 +184,16 @@ type AnyIPMode string
 const (
 	AnyIPSubnet    AnyIPMode = "subnet"    // those to its subnet
 	AnyIPInterface AnyIPMode = "interface" // what arrives on its interface for an address that no other use has
-	AnyIPMark      AnyIPMode = "mark"      // likewise, with a mark, which uplinkd sets for the ports, if any are given
+	AnyIPMark      AnyIPMode = "mark"      // likewise, on any interface, what has a mark; uplinkd sets it for the ports, if any are given
 )
 
 // AnyIP are the keys anyip.* of a service.
 type AnyIP struct {
 	Mode       AnyIPMode // anyip.mode, default "subnet"
-	Mark       uint32    // anyip.mark: with mode "mark", default 0x40
+	Mark       uint32    // anyip.mark: with mode "mark", default 0x40, no two services the same; 0 with other modes
 	Ports      []Port    // anyip.ports: ["tcp/80", "udp/53"]; with mode "mark": mark what arrives for these ports on Interface
-	Nonlocal   bool      // anyip.nonlocal_bind: sysctl net.ipv6.ip_nonlocal_bind, so that programs can bind to any address
-	Unfiltered bool      // anyip.unfiltered: arm on an uplink's interface without an inbound filter, too
+	Nonlocal   bool      // anyip.nonlocal_bind, default false: sysctl net.ipv6.ip_nonlocal_bind, so that programs can bind to any address
+	Unfiltered bool      // anyip.unfiltered, default false: arm on an uplink's interface without an inbound filter, too; not with mode "subnet"
 }
 
 // Port is a transport protocol, "tcp" or "udp", and a port.
@@ -195,7 +202,11 @@ type Port struct {
 	Number   uint16
 }
 
-// RA are the keys ra.* of a downstream; ra = "off" is short for ra.enabled = false. Names and defaults follow RFC 4861 §6.2.1 and RFC 9096.
+// String returns the port as in the file: "tcp/80".
+func (p Port) String() string { return fmt.Sprintf("%s/%d", p.Protocol, p.Number) }
+
+// RA are the keys ra.* of an access downstream; ra = "off" is short for ra.enabled = false. Names and defaults follow
+// RFC 4861 §6.2.1 and RFC 9096.
 type RA struct {
 	Enabled           bool          // ra.enabled, default true
 	MaxInterval       time.Duration // ra.max_interval: MaxRtrAdvInterval, default 600s, 4s … 1800s
