@@ -255,10 +255,33 @@ func decodeLink(b []byte) (l kernel.Link, ok bool, err error) {
 			l.MTU = int(n)
 		case unix.IFLA_ADDRESS:
 			l.MAC = mac(data)
+		case unix.IFLA_LINKINFO:
+			l.VLAN, err = vlanID(data)
 		}
 		return err
 	})
 	return l, err == nil && l.Name != "", err
+}
+
+// vlanID reads the 802.1Q id out of IFLA_LINKINFO; 0 for links of other kinds. IFLA_INFO_KIND comes before IFLA_INFO_DATA,
+// whose attributes have another meaning for each kind.
+func vlanID(b []byte) (id uint16, err error) {
+	kind := ""
+	err = eachAttr(b, func(typ uint16, data []byte) error {
+		switch {
+		case typ == unix.IFLA_INFO_KIND:
+			kind = attrString(data)
+		case typ == unix.IFLA_INFO_DATA && kind == "vlan":
+			return eachAttr(data, func(typ uint16, data []byte) error {
+				if typ == unix.IFLA_VLAN_ID && len(data) >= 2 {
+					id = native.Uint16(data)
+				}
+				return nil
+			})
+		}
+		return nil
+	})
+	return id, err
 }
 
 // mac is a 48-bit address as text. Tunnels show an IP address in its place, lo six zeros: both have none.

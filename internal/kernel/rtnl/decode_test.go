@@ -206,3 +206,29 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// attribute is a netlink attribute of a recorded or hand-written message.
+func attribute(typ uint16, data ...byte) []byte {
+	b := native.AppendUint16(native.AppendUint16(nil, uint16(unix.SizeofNlAttr+len(data))), typ)
+	return append(append(b, data...), make([]byte, -len(data)&3)...)
+}
+
+// The bytes are those of "ip link add link eth0 name eth0.832 type vlan id 832" (if_link.h), which not every kernel that
+// runs tests has. Attributes of other kinds have the same numbers and other meanings.
+func TestDecodeVLAN(t *testing.T) {
+	id := native.AppendUint16(nil, 832)
+	link := func(kind string) []byte {
+		info := append(attribute(unix.IFLA_INFO_KIND, append([]byte(kind), 0)...),
+			attribute(unix.IFLA_INFO_DATA|unix.NLA_F_NESTED, append(attribute(unix.IFLA_VLAN_PROTOCOL, 0x81, 0), attribute(unix.IFLA_VLAN_ID, id...)...)...)...)
+		b := append(make([]byte, unix.SizeofIfInfomsg), attribute(unix.IFLA_IFNAME, []byte("eth0.832\x00")...)...)
+		return append(b, attribute(unix.IFLA_LINKINFO|unix.NLA_F_NESTED, info...)...)
+	}
+	for kind, want := range map[string]uint16{"vlan": 832, "macvlan": 0} {
+		if l, ok, err := decodeLink(link(kind)); err != nil || !ok || l.VLAN != want || l.Name != "eth0.832" {
+			t.Errorf("%s: %+v %v %v", kind, l, ok, err)
+		}
+	}
+	if _, _, err := decodeLink(append(make([]byte, unix.SizeofIfInfomsg), attribute(unix.IFLA_LINKINFO, 9, 0, 1, 0)...)); err == nil {
+		t.Error("a nested attribute longer than its place is taken")
+	}
+}
