@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -224,6 +226,49 @@ func TestLateInterface(t *testing.T) {
 			t.Errorf("%s from %s", e.Request.Type, e.Request.ClientID)
 		}
 	}
+}
+
+// TestImportedIdentity has the daemon go on as the dhclient that has left a lease file: to the provider it is the same client,
+// with the same IAIDs. What the config says counts more.
+func TestImportedIdentity(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, false)
+	v := s.simulate(withAddresses(isp.Config{}))
+	leases := filepath.Join(s.dir, "leases")
+	if err := os.WriteFile(leases, []byte(`default-duid "\000\003\000\001\002\000\000\000\011\011";
+lease6 { interface "wan0"; ia-na 0:0:1:7 { } ia-pd 0:0:1:1 { iaprefix 2001:db8:1122:3300::/56 { } } }
+`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.configure(profiled("", "lan0"))
+	if out, stderr, status := s.run("import", "dhclient", "--file", leases); status != 0 {
+		t.Fatalf("import: %s%s", out, stderr)
+	}
+	s.start()
+	s.awaitHeld(1, 1)
+	const former = "00:03:00:01:02:00:00:00:09:09"
+	is := func(list []isp.Binding, iaid uint32) bool {
+		return slices.ContainsFunc(list, func(b isp.Binding) bool { return b.ClientID.String() == former && b.IAID == iaid })
+	}
+	if !is(v.Bindings(), 0x101) || !is(v.Leases(), 0x107) || len(v.Bindings())+len(v.Leases()) != 2 {
+		t.Errorf("prefixes %v, addresses %v", v.Bindings(), v.Leases())
+	}
+	first := v.Exchanges()[0].Request
+	if len(first.IAPDs) != 1 || len(first.IAPDs[0].Prefixes) == 0 || first.IAPDs[0].Prefixes[0].Prefix.String() != "2001:db8:1122:3300::/56" {
+		t.Errorf("the first message names %+v", first.IAPDs)
+	}
+
+	s.configure(profiled("dhcpv6.iaid = 9", "lan0"))
+	s.hangup()
+	s.eventually("bindings with the IAID of the config", func() (bool, string) {
+		return is(v.Bindings(), 9) && is(v.Leases(), 9), fmt.Sprint(v.Bindings(), v.Leases())
+	})
+	for _, what := range []string{"prefix of the configuration has the IAID", "address of the configuration no longer has the IAID"} {
+		if !strings.Contains(s.daemon.Output(), what) {
+			t.Errorf("the log does not say %q", what)
+		}
+	}
+	s.awaitHealthy()
 }
 
 // TestProfileATT: a gateway that answers several IA_PDs with a /64 each, beside an IA_NA (systemd#22571), and nothing else.
