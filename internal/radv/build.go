@@ -1,9 +1,6 @@
 package radv
 
 import (
-	"net"
-	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/mdlayher/ndp"
@@ -17,10 +14,11 @@ import (
 // stay below 256 bytes: 15 DNS servers, and DNS names of 31 units.
 const (
 	maxPrefixes = 32
+	maxRoutes   = 16
 	maxServers  = 8
 	maxDomains  = 8
 	maxDNSSL    = 31 * 8
-	maxPortal   = 31*8 - 2 // octets of a URI; a longer one, which DHCPv6 could carry, is not announced
+	maxPortal   = 31*8 - 2 // octets of a URI; DHCPv6 could carry a longer one
 	maxPREF64   = 4
 
 	pref64Unit     = 8 * time.Second // of lifetimes in PREF64 options (RFC 8781 §4)
@@ -30,7 +28,7 @@ const (
 	headers      = 40 + 16
 	hopLimit     = 64 // AdvCurHopLimit: the value of the IANA registry
 	maxLifetime  = 65535 * time.Second
-	maxDNSLife   = 2700 * time.Second // ND_PREFERRED_LIMIT, RFC 9096 §3.4
+	ndValidLimit = 5400 * time.Second // ND_VALID_LIMIT, RFC 9096 §4
 	defaultMaxRA = 600 * time.Second  // MaxRtrAdvInterval
 	minimumMaxRA = 4 * time.Second
 	minimumMinRA = 3 * time.Second
@@ -41,65 +39,41 @@ var pref64Lengths = []int{32, 40, 48, 56, 64, 96}
 
 // Build returns the router advertisement that says a on link at now. Lifetimes are what is left at now, rounded down, so
 // that no host keeps a prefix for longer than the lease (RFC 9915 §6.3, RFC 9096 §3.3). What does not fit into the link's
-// MTU is left out from the end: DNS names first, then the captive portal, NAT64 prefixes, DNS servers, and the last prefixes.
+// MTU is left out from the end: DNS names first, then the captive portal, NAT64 prefixes, routes, DNS servers, and the last
+// prefixes. RFC 4861 §6.2.3 would allow several messages; no home comes near the 36 options that one holds.
 func Build(a policy.Announcement, link kernel.Link, now time.Time) *ndp.RouterAdvertisement {
-	return build(a, leftovers{}, link, now)
+	ra, _ := build(a, leftovers{}, link, now)
+	return ra
 }
 
-// build is Build with the DNS servers and names that hosts are to forget.
-func build(a policy.Announcement, gone leftovers, link kernel.Link, now time.Time) *ndp.RouterAdvertisement {
-	ra := &ndp.RouterAdvertisement{CurrentHopLimit: hopLimit}
-	if a.Router {
-		ra.RouterLifetime = min(max(0, a.RouterLifetime), maxLifetime).Truncate(time.Second)
-	}
-	room := max(minMTU, link.MTU) - headers
-	add := func(size int, o ndp.Option) {
-		if size <= room {
-			room -= size
-			ra.Options = append(ra.Options, o)
-		}
-	}
-	if mac, err := net.ParseMAC(link.MAC); err == nil && len(mac) == 6 {
-		add(8, &ndp.LinkLayerAddress{Direction: ndp.Source, Addr: mac})
-	}
-	if a.MTU >= minMTU {
-		add(8, ndp.NewMTU(a.MTU))
-	}
-	for _, p := range a.Prefixes[:min(len(a.Prefixes), maxPrefixes)] {
+// build is Build with what hosts are to forget. It also returns, in words, what has found no room.
+func build(a policy.Announcement, gone leftovers, link kernel.Link, now time.Time) (*ndp.RouterAdvertisement, []string) {
+	d := newDraft(a, link)
+	d.link(link.MAC, a.MTU)
+	for i, p := range a.Prefixes {
 		if o := prefixOption(p, now); o != nil {
-			add(32, o)
+			d.add(32, i < maxPrefixes, o, "prefix "+p.Prefix.String())
 		}
 	}
 	life := dnsLifetime(a, now)
-	addServers := func(servers []netip.Addr, life time.Duration) {
-		if servers = announceable(servers); len(servers) > 0 {
-			add(8+16*len(servers), &ndp.RecursiveDNSServer{Lifetime: life, Servers: servers})
-		}
+	d.servers(a.DNS, life)
+	for i, r := range a.Routes {
+		d.route(r.Prefix, routeLifetime(r, a, now), i < maxRoutes)
 	}
-	addDomains := func(domains []string, life time.Duration) {
-		if domains, size := fitting(domains); len(domains) > 0 {
-			add(size, &ndp.DNSSearchList{Lifetime: life, DomainNames: domains})
-		}
+	for _, p := range gone.routes.values(now) {
+		d.route(p, 0, true)
 	}
-	addServers(a.DNS, life)
-	addServers(gone.dns.values(now), 0)
-	addNAT64 := func(p netip.Prefix, life time.Duration) {
-		if slices.Contains(pref64Lengths, p.Bits()) && p.Addr().Is6() {
-			add(16, &ndp.PREF64{Prefix: p.Masked(), Lifetime: life})
-		}
-	}
-	for _, p := range a.PREF64[:min(len(a.PREF64), maxPREF64)] {
-		addNAT64(p.Prefix, pref64Lifetime(p, a, now))
+	d.servers(gone.dns.values(now), 0)
+	for i, p := range a.PREF64 {
+		d.nat64(p.Prefix, pref64Lifetime(p, a, now), i < maxPREF64)
 	}
 	for _, p := range gone.pref64.values(now) {
-		addNAT64(p, 0)
+		d.nat64(p, 0, true)
 	}
-	if n := len(a.CaptivePortal); n > 0 && n <= maxPortal {
-		add((2+n+7)/8*8, &ndp.CaptivePortal{URI: a.CaptivePortal})
-	}
-	addDomains(a.Search, life)
-	addDomains(gone.search.values(now), 0)
-	return ra
+	d.portal(a.CaptivePortal)
+	d.domains(a.Search, life)
+	d.domains(gone.search.values(now), 0)
+	return d.ra, d.omitted
 }
 
 // prefixOption returns the Prefix Information option for p, or nil for what must not stand in one.
@@ -131,11 +105,22 @@ func left(d lifetime.Deadline, now time.Time) time.Duration {
 	return min(max(0, t.Sub(now)).Truncate(time.Second), ndp.Infinity-time.Second)
 }
 
-// dnsLifetime returns how long hosts may use the announced DNS servers and names: three intervals, so that two lost
-// advertisements do no harm (RFC 8106 §5.1), but not longer than the prefixes, with which the servers come and go.
-func dnsLifetime(a policy.Announcement, now time.Time) time.Duration {
+// threeIntervals is how long hosts may use what is announced without an end of its own: two lost advertisements do no harm
+// (RFC 8106 §5.1). RFC 9096 §3.4 allows no more than ND_VALID_LIMIT.
+func threeIntervals(a policy.Announcement) time.Duration {
 	_, interval := intervals(a)
-	life := min(3*interval, maxDNSLife).Truncate(time.Second)
+	return min(3*interval, ndValidLimit).Truncate(time.Second)
+}
+
+// routeLifetime returns how long hosts may reach r through this router.
+func routeLifetime(r policy.AnnouncedRoute, a policy.Announcement, now time.Time) time.Duration {
+	return min(threeIntervals(a), left(r.Until, now))
+}
+
+// dnsLifetime returns how long hosts may use the announced DNS servers and names: not longer than the prefixes, with which
+// the servers come and go.
+func dnsLifetime(a policy.Announcement, now time.Time) time.Duration {
+	life := threeIntervals(a)
 	var longest time.Duration
 	for _, p := range a.Prefixes {
 		if o := prefixOption(p, now); o != nil {
@@ -151,36 +136,12 @@ func dnsLifetime(a policy.Announcement, now time.Time) time.Duration {
 // pref64Lifetime returns how long hosts may use p: three intervals rounded up to a unit, as RFC 8781 §4.1 asks, but no
 // longer than the provider's router lets us.
 func pref64Lifetime(p policy.PREF64, a policy.Announcement, now time.Time) time.Duration {
+	return min(longestPREF64(a), left(p.Until, now).Truncate(pref64Unit))
+}
+
+func longestPREF64(a policy.Announcement) time.Duration {
 	_, interval := intervals(a)
-	life := (3*interval + pref64Unit - 1).Truncate(pref64Unit)
-	return min(life, left(p.Until, now).Truncate(pref64Unit), maxPREF64Units)
-}
-
-// announceable returns at most maxServers of the addresses that can be a DNS server for a host.
-func announceable(servers []netip.Addr) []netip.Addr {
-	var out []netip.Addr
-	for _, s := range servers {
-		s = s.WithZone("")
-		ok := s.Is6() && !s.Is4In6() && !s.IsUnspecified() && !s.IsMulticast() && !s.IsLoopback()
-		if ok && !slices.Contains(out, s) && len(out) < maxServers {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-// fitting returns the valid names among domains that one option holds, and the size of that option.
-func fitting(domains []string) (out []string, size int) {
-	size = 8
-	for _, d := range domains {
-		d, ok := domain(d)
-		if !ok || slices.Contains(out, d) || len(out) == maxDomains || size+len(d)+2 > maxDNSSL {
-			continue
-		}
-		out = append(out, d)
-		size += len(d) + 2
-	}
-	return out, (size + 7) / 8 * 8
+	return min((3*interval + pref64Unit - 1).Truncate(pref64Unit), maxPREF64Units)
 }
 
 // intervals returns MinRtrAdvInterval and MaxRtrAdvInterval within the bounds of RFC 4861 §6.2.1.

@@ -87,6 +87,43 @@ lladdr 02:00:00:00:01:01
 prefix 2001:db8:a::/64 onlink true auto true valid 10s preferred 10s
 rdnss [2001:db8::53] lifetime 10s
 `},
+		{"a preferred router with more to tell by DHCPv6", func(a *policy.Announcement) { a.Preference, a.Other = "high", true }, `
+router 30m0s hoplimit 64 managed false other true preference high
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1h30m0s preferred 45m0s
+`},
+		{"no default router has no preference (RFC 4191 §2.2)", func(a *policy.Announcement) { a.Router, a.Preference = false, "low" }, `
+router 0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1h30m0s preferred 45m0s
+`},
+		{"routes without a way out (RFC 7084 L-3), for three intervals, with their prefix, over, and none to everything", func(a *policy.Announcement) {
+			a.Router = false
+			a.Routes = []policy.AnnouncedRoute{{Prefix: netip.MustParsePrefix("::/0"), Until: lifetime.Forever()},
+				{Prefix: netip.MustParsePrefix("2001:db8:a::/56"), Until: lifetime.Forever()},
+				{Prefix: netip.MustParsePrefix("2001:db8:a:0:8000::/65"), Until: in(99*time.Second + 900*time.Millisecond)},
+				{Prefix: netip.MustParsePrefix("fd00:0:1::/48"), Until: in(0)}, {Prefix: netip.MustParsePrefix("fe80::/64"), Until: lifetime.Forever()}}
+		}, `
+router 0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1h30m0s preferred 45m0s
+route 2001:db8:a::/56 preference medium lifetime 30m0s
+route 2001:db8:a:0:8000::/65 preference medium lifetime 1m39s
+route fd00:0:1::/48 preference medium lifetime 0s
+`},
+		{"the caps of RFC 9096 §3.4 at the longest interval that the config allows", func(a *policy.Announcement) {
+			a.MaxInterval, a.RouterLifetime = 1801*time.Second, 2700*time.Second
+			a.DNS, a.Search = []netip.Addr{netip.MustParseAddr("2001:db8::53")}, []string{"lan.example"}
+			a.Routes = []policy.AnnouncedRoute{{Prefix: netip.MustParsePrefix("2001:db8:a::/56"), Until: lifetime.Forever()}}
+			a.Prefixes[0].ValidUntil = lifetime.Forever()
+		}, `
+router 45m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1h30m0s preferred 45m0s
+rdnss [2001:db8::53] lifetime 1h30m0s
+route 2001:db8:a::/56 preference medium lifetime 1h30m0s
+dnssl [lan.example] lifetime 1h30m0s
+`},
 		{"a NAT64 prefix for three intervals in units of 8 s, not beyond its end; a captive portal", func(a *policy.Announcement) {
 			a.MaxInterval = 601 * time.Second
 			a.PREF64 = []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.Forever()},
@@ -130,22 +167,31 @@ func TestBuildWithoutLinkLayerAddress(t *testing.T) {
 	}
 }
 
+func textOf(a policy.Announcement, gone leftovers, now time.Time) string {
+	ra, _ := build(a, gone, lan, now)
+	return text(ra)
+}
+
 func TestForgottenServersAreWithdrawn(t *testing.T) {
 	var gone leftovers
 	before, after := []netip.Addr{netip.MustParseAddr("2001:db8:a::1"), netip.MustParseAddr("2001:db8::53")}, []netip.Addr{netip.MustParseAddr("2001:db8::53")}
 	gone.dns.replace(before, after, start.Add(time.Minute))
+	gone.routes.replace([]netip.Prefix{netip.MustParsePrefix("2001:db8:a::/56"), netip.MustParsePrefix("2001:db8:b::/56")},
+		[]netip.Prefix{netip.MustParsePrefix("2001:db8:b::/56")}, start.Add(time.Minute))
 	gone.search.replace([]string{"old.example"}, nil, start.Add(time.Minute))
 	gone.pref64.replace([]netip.Prefix{netip.MustParsePrefix("64:ff9b::/96")}, nil, start.Add(time.Minute))
 	a := announce(start)
 	a.DNS = after
-	got := text(build(a, gone, lan, start))
+	a.Routes = []policy.AnnouncedRoute{{Prefix: netip.MustParsePrefix("2001:db8:b::/56"), Until: in(time.Hour)}}
+	got := textOf(a, gone, start)
 	for _, want := range []string{"rdnss [2001:db8:a::1] lifetime 0s\n", "dnssl [old.example] lifetime 0s\n", "rdnss [2001:db8::53] lifetime 30m0s\n",
-		"pref64 64:ff9b::/96 lifetime 0s\n"} {
+		"pref64 64:ff9b::/96 lifetime 0s\n", "route 2001:db8:a::/56 preference medium lifetime 0s\n",
+		"route 2001:db8:b::/56 preference medium lifetime 30m0s\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no line %q in:\n%s", want, got)
 		}
 	}
-	if got := text(build(a, gone, lan, start.Add(time.Minute))); strings.Contains(got, "lifetime 0s") {
+	if got := textOf(a, gone, start.Add(time.Minute)); strings.Contains(got, "lifetime 0s") {
 		t.Errorf("withdrawn for longer than hosts can hold it:\n%s", got)
 	}
 }
@@ -183,27 +229,49 @@ func TestBuildBounds(t *testing.T) {
 			a.PREF64 = append(a.PREF64, policy.PREF64{Prefix: netip.PrefixFrom(netip.AddrFrom16([16]byte{0, 0x64, 15: byte(i)}),
 				rapid.IntRange(0, 128).Draw(t, "nat64 length")), Until: deadline.Draw(t, "nat64 until")})
 		}
+		for i := range rapid.IntRange(0, 30).Draw(t, "routes") {
+			a.Routes = append(a.Routes, policy.AnnouncedRoute{Until: deadline.Draw(t, "route until"),
+				Prefix: netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i), 15: 1}), rapid.OneOf(rapid.Just(0), rapid.IntRange(40, 128)).Draw(t, "route length"))})
+		}
+		a.Preference, a.Other = rapid.SampledFrom([]string{"", "low", "medium", "high"}).Draw(t, "preference"), rapid.Bool().Draw(t, "other")
 		a.CaptivePortal = rapid.StringMatching(`[a-z0-9/:.]{0,300}`).Draw(t, "portal")
 		a.Search = rapid.SliceOfN(rapid.StringMatching(`[a-z0-9.-]{0,80}`), 0, 20).Draw(t, "search")
 		link := lan
 		link.MTU = rapid.IntRange(0, 9000).Draw(t, "linkmtu")
 
-		b, err := ndp.MarshalMessage(Build(a, link, start))
+		built, omitted := build(a, leftovers{}, link, start)
+		b, err := ndp.MarshalMessage(built)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if size := 40 + len(b); size > max(1280, link.MTU) {
-			t.Fatalf("%d bytes on a link with MTU %d", size, link.MTU)
+		mtu := max(1280, link.MTU)
+		if a.MTU >= 1280 {
+			mtu = min(mtu, int(a.MTU))
+		}
+		if size := 40 + len(b); size > mtu {
+			t.Fatalf("%d bytes on a link with MTU %d", size, mtu)
 		}
 		m, err := ndp.ParseMessage(b)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, o := range m.(*ndp.RouterAdvertisement).Options {
+		ra := m.(*ndp.RouterAdvertisement)
+		if ra.OtherConfiguration != a.Other || ra.ManagedConfiguration {
+			t.Fatalf("flags of %+v", ra)
+		}
+		if ra.RouterLifetime == 0 && ra.RouterSelectionPreference != ndp.Medium {
+			t.Fatalf("preference %s of a router that is no default router", ra.RouterSelectionPreference)
+		}
+		prefixes := 0
+		for _, o := range ra.Options {
+			if r, ok := o.(*ndp.RouteInformation); ok {
+				checkRoute(t, r, a)
+			}
 			o, ok := o.(*ndp.PrefixInformation)
 			if !ok {
 				continue
 			}
+			prefixes++
 			p := a.Prefixes[o.Prefix.As16()[4]]
 			if o.PreferredLifetime > o.ValidLifetime || o.ValidLifetime > p.ValidCap || o.PreferredLifetime > p.PreferredCap ||
 				p.Stale && o.ValidLifetime > 0 || o.AutonomousAddressConfiguration != (o.PrefixLength == 64) {
@@ -213,7 +281,20 @@ func TestBuildBounds(t *testing.T) {
 				t.Fatalf("valid for %s, the lease only until %s", o.ValidLifetime, p.ValidUntil)
 			}
 		}
+		if prefixes < len(a.Prefixes) && len(omitted) < len(a.Prefixes)-prefixes {
+			t.Fatalf("%d of %d prefixes are announced, and only %q is said to be left out", prefixes, len(a.Prefixes), omitted)
+		}
 	})
+}
+
+func checkRoute(t *rapid.T, o *ndp.RouteInformation, a policy.Announcement) {
+	r := a.Routes[o.Prefix.As16()[4]]
+	if o.PrefixLength == 0 || netip.PrefixFrom(o.Prefix, int(o.PrefixLength)) != r.Prefix.Masked() || o.RouteLifetime > ndValidLimit {
+		t.Fatalf("%+v from %+v", o, r)
+	}
+	if end, ok := r.Until.Time(); ok && o.RouteLifetime > 0 && start.Add(o.RouteLifetime).After(end) {
+		t.Fatalf("route for %s, the prefix only until %s", o.RouteLifetime, r.Until)
+	}
 }
 
 func TestSameMeaning(t *testing.T) {
@@ -239,6 +320,12 @@ func TestSameMeaning(t *testing.T) {
 		}, false},
 		{"captive portal", func(a *policy.Announcement) { a.CaptivePortal = "https://portal.example/" }, false},
 		{"MTU", func(a *policy.Announcement) { a.MTU = 1400 }, false},
+		{"preference", func(a *policy.Announcement) { a.Preference = "high" }, false},
+		{"preference spelt out", func(a *policy.Announcement) { a.Preference = "medium" }, true},
+		{"O flag", func(a *policy.Announcement) { a.Other = true }, false},
+		{"route", func(a *policy.Announcement) {
+			a.Routes = []policy.AnnouncedRoute{{Prefix: prefixB, Until: lifetime.Forever()}}
+		}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := announce(start, prefixA), announce(start, prefixA)

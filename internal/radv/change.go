@@ -14,6 +14,7 @@ const tolerance = 2 * time.Second
 // sameMeaning reports whether two advertisements made for the same moment tell hosts the same.
 func sameMeaning(a, b *ndp.RouterAdvertisement) bool {
 	return a.RouterLifetime == b.RouterLifetime && a.CurrentHopLimit == b.CurrentHopLimit &&
+		a.RouterSelectionPreference == b.RouterSelectionPreference && a.OtherConfiguration == b.OtherConfiguration &&
 		slices.EqualFunc(a.Options, b.Options, sameOption)
 }
 
@@ -29,6 +30,9 @@ func sameOption(a, b ndp.Option) bool {
 		b, ok := b.(*ndp.PrefixInformation)
 		return ok && a.Prefix == b.Prefix && a.PrefixLength == b.PrefixLength &&
 			sameLifetime(a.ValidLifetime, b.ValidLifetime) && sameLifetime(a.PreferredLifetime, b.PreferredLifetime)
+	case *ndp.RouteInformation:
+		b, ok := b.(*ndp.RouteInformation)
+		return ok && a.Prefix == b.Prefix && a.PrefixLength == b.PrefixLength && sameLifetime(a.RouteLifetime, b.RouteLifetime)
 	case *ndp.RecursiveDNSServer:
 		b, ok := b.(*ndp.RecursiveDNSServer)
 		return ok && slices.Equal(a.Servers, b.Servers) && sameLifetime(a.Lifetime, b.Lifetime)
@@ -52,15 +56,18 @@ func sameLifetime(a, b time.Duration) bool {
 }
 
 // withdraw turns ra into the last word of a router that goes away: not a default router any more (RFC 4861 §6.2.5). With
-// everything set, the prefixes, DNS servers and NAT64 prefixes are withdrawn too; otherwise they are left out and hosts keep
-// them, since another program may have taken over the same prefixes. A captive portal has no lifetime: it is left out.
+// everything set, the prefixes, routes, DNS servers and NAT64 prefixes are withdrawn too; otherwise they are left out and
+// hosts keep them, since another program may have taken over the same prefixes. A captive portal has no lifetime: it is left
+// out.
 func withdraw(ra *ndp.RouterAdvertisement, everything bool) {
-	ra.RouterLifetime = 0
+	ra.RouterLifetime, ra.RouterSelectionPreference = 0, ndp.Medium
 	keep := ra.Options[:0]
 	for _, o := range ra.Options {
 		switch o := o.(type) {
 		case *ndp.PrefixInformation:
 			o.ValidLifetime, o.PreferredLifetime = 0, 0
+		case *ndp.RouteInformation:
+			o.RouteLifetime = 0
 		case *ndp.RecursiveDNSServer:
 			o.Lifetime = 0
 		case *ndp.DNSSearchList:

@@ -11,13 +11,25 @@ import (
 // maxLeftovers bounds what is remembered of each kind; older ones are forgotten first.
 const maxLeftovers = maxServers
 
-// leftovers are the DNS servers, names and NAT64 prefixes that were announced, are not any more, and that hosts may still
-// hold: they are announced with lifetime 0 until the lifetime last announced has run out (RFC 8106 §5.1, RFC 8781 §4.1).
-// Without this a host asks the servers of a withdrawn prefix for up to three intervals.
+// leftovers are the DNS servers, names, routes and NAT64 prefixes that were announced, are not any more, and that hosts may
+// still hold: they are announced with lifetime 0 until the lifetime last announced has run out (RFC 8106 §5.1, RFC 4191 §2.3,
+// RFC 8781 §4.1). Without this a host asks the servers of a withdrawn prefix for up to three intervals.
 type leftovers struct {
 	dns    forgotten[netip.Addr]
 	search forgotten[string]
+	routes forgotten[netip.Prefix]
 	pref64 forgotten[netip.Prefix]
+}
+
+// replace notes that before was announced until now, and that after is from now on. Nothing was ever announced for longer
+// than three intervals. The lifetimes of before may have been shorter, but it may also be that no host has heard of before:
+// changes wait for their turn.
+func (l *leftovers) replace(before, after policy.Announcement, now time.Time) {
+	held := now.Add(threeIntervals(before))
+	l.dns.replace(before.DNS, after.DNS, held)
+	l.search.replace(before.Search, after.Search, held)
+	l.routes.replace(routesOf(before.Routes), routesOf(after.Routes), held)
+	l.pref64.replace(prefixesOf(before.PREF64), prefixesOf(after.PREF64), now.Add(longestPREF64(before)))
 }
 
 // forgotten is a list of values with the time until which each is still worth a mention.
@@ -59,6 +71,14 @@ func (f forgotten[T]) values(now time.Time) []T {
 		if e.until.After(now) {
 			out = append(out, e.value)
 		}
+	}
+	return out
+}
+
+func routesOf(list []policy.AnnouncedRoute) []netip.Prefix {
+	var out []netip.Prefix
+	for _, r := range list {
+		out = append(out, r.Prefix)
 	}
 	return out
 }

@@ -48,7 +48,11 @@ func announce(now time.Time, prefixes ...netip.Prefix) policy.Announcement {
 // text is the canonical form of an advertisement, one line per field or option.
 func text(ra *ndp.RouterAdvertisement) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "router %s hoplimit %d managed %t other %t\n", ra.RouterLifetime, ra.CurrentHopLimit, ra.ManagedConfiguration, ra.OtherConfiguration)
+	fmt.Fprintf(&b, "router %s hoplimit %d managed %t other %t", ra.RouterLifetime, ra.CurrentHopLimit, ra.ManagedConfiguration, ra.OtherConfiguration)
+	if ra.RouterSelectionPreference != ndp.Medium {
+		fmt.Fprintf(&b, " preference %s", strings.ToLower(ra.RouterSelectionPreference.String()))
+	}
+	b.WriteByte('\n')
 	for _, o := range ra.Options {
 		switch o := o.(type) {
 		case *ndp.LinkLayerAddress:
@@ -58,6 +62,8 @@ func text(ra *ndp.RouterAdvertisement) string {
 		case *ndp.PrefixInformation:
 			fmt.Fprintf(&b, "prefix %s/%d onlink %t auto %t valid %s preferred %s\n",
 				o.Prefix, o.PrefixLength, o.OnLink, o.AutonomousAddressConfiguration, o.ValidLifetime, o.PreferredLifetime)
+		case *ndp.RouteInformation:
+			fmt.Fprintf(&b, "route %s/%d preference %s lifetime %s\n", o.Prefix, o.PrefixLength, strings.ToLower(o.Preference.String()), o.RouteLifetime)
 		case *ndp.RecursiveDNSServer:
 			fmt.Fprintf(&b, "rdnss %v lifetime %s\n", o.Servers, o.Lifetime)
 		case *ndp.DNSSearchList:
@@ -127,6 +133,18 @@ func (w *wire) take() []sentMessage {
 	defer w.mu.Unlock()
 	out := w.sent
 	w.sent = nil
+	return out
+}
+
+// sentSince returns what was sent at or after t, and leaves it to take.
+func (w *wire) sentSince(t time.Time) (out []sentMessage) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range w.sent {
+		if !m.at.Before(t) {
+			out = append(out, m)
+		}
+	}
 	return out
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +30,8 @@ type Sender struct {
 	said     announced // what is announced
 	gone     leftovers
 	schedule schedule
-	router   bool // hosts were told to use this router as default router
+	router   bool     // hosts were told to use this router as default router
+	omitted  []string // what the log says has found no room
 }
 
 // announced is an announcement and the link it is for.
@@ -122,16 +124,7 @@ func (s *Sender) takeMail(now time.Time) {
 		s.schedule.changed()
 	}
 	if before.Send {
-		held := now.Add(dnsLifetime(before, now))
-		s.gone.dns.replace(before.DNS, after.DNS, held)
-		s.gone.search.replace(before.Search, after.Search, held)
-		longest := now
-		for _, p := range before.PREF64 {
-			if until := now.Add(pref64Lifetime(p, before, now)); until.After(longest) {
-				longest = until
-			}
-		}
-		s.gone.pref64.replace(prefixesOf(before.PREF64), prefixesOf(after.PREF64), longest)
+		s.gone.replace(before, after, now)
 	}
 	_, longest := intervals(after)
 	s.schedule.limitInterval(now, longest)
@@ -144,7 +137,8 @@ func (s *Sender) sendDue(now time.Time) {
 		return
 	}
 	a := s.said.announcement
-	ra := build(a, s.gone, s.said.link, now)
+	ra, omitted := build(a, s.gone, s.said.link, now)
+	s.complain(omitted)
 	if s.schedule.due(now).After(now) {
 		for _, host := range s.schedule.dueUnicast(now) {
 			s.send(ra, host, now)
@@ -170,6 +164,20 @@ func (s *Sender) send(ra *ndp.RouterAdvertisement, to netip.Addr, now time.Time)
 	return s.port.send(b, to, now)
 }
 
+// complain says in the log what has found no room in the advertisement, once.
+func (s *Sender) complain(omitted []string) {
+	if slices.Equal(omitted, s.omitted) {
+		return
+	}
+	s.omitted = omitted
+	if len(omitted) == 0 {
+		s.log.Info("everything fits into the router advertisement again", "interface", s.said.link.Name)
+		return
+	}
+	s.log.Warn("the router advertisement is full: hosts do not hear of everything", "interface", s.said.link.Name, "mtu", s.said.link.MTU,
+		"number", len(omitted), "first", omitted[0])
+}
+
 // nextWake returns when there is something to do again.
 func (s *Sender) nextWake(now time.Time) time.Time {
 	if s.port.conn != nil {
@@ -187,7 +195,7 @@ func (s *Sender) farewell(everything bool, now time.Time) {
 	if s.port.conn == nil || !s.router && !everything {
 		return
 	}
-	ra := build(s.said.announcement, s.gone, s.said.link, now)
+	ra, _ := build(s.said.announcement, s.gone, s.said.link, now)
 	withdraw(ra, everything)
 	s.send(ra, allNodes, now)
 	s.schedule.limit.take(now)
