@@ -61,11 +61,16 @@ func (m *Machine) bind(now time.Time, msg Message, a answer, kept []binding, cau
 		t1, t2 := renewTimes(now, v)
 		l.T1, l.T2 = lifetime.Min(l.T1, t1), lifetime.Min(l.T2, t2)
 	}
-	for _, b := range kept {
-		if v, _ := a.about(b.ia()); len(v.granted) == 0 { // an IA that was left out must be asked for before it ends
-			t1, t2 := retryTimes(now, b.ValidUntil)
-			l.T1, l.T2 = lifetime.Min(l.T1, t1), lifetime.Min(l.T2, t2)
+	kept = slices.Clone(kept)
+	for i, b := range kept {
+		v, _ := a.about(b.ia())
+		if len(v.granted) > 0 { // others of the same IA
+			kept[i].Unlisted = true
+			continue
 		}
+		// An IA that was left out must be asked for before it ends.
+		t1, t2 := retryTimes(now, b.ValidUntil)
+		l.T1, l.T2 = lifetime.Min(l.T1, t1), lifetime.Min(l.T2, t2)
 	}
 	l = l.with(append(bs, kept...))
 	l.learnKey(msg, m.cfg)

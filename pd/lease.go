@@ -44,8 +44,8 @@ type LeasedPrefix struct {
 	PreferredUntil lifetime.Deadline `json:"preferred_until"`
 	ValidUntil     lifetime.Deadline `json:"valid_until"`
 
-	// Unlisted is set when the last Reply grants other prefixes of the same IA and does not mention this one. It is kept
-	// until it ends (§18.2.10.1), but the server has turned to the others.
+	// Unlisted is set when a Reply grants other prefixes of the same IA and not this one. It is kept until it ends
+	// (§18.2.10.1) or is granted again, but the server has turned to the others.
 	Unlisted bool `json:"unlisted,omitempty"`
 }
 

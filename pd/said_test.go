@@ -87,6 +87,9 @@ func leaseText(l Lease) string {
 		if p.Exclude.IsValid() {
 			s += fmt.Sprintf("^%v", p.Exclude)
 		}
+		if p.Unlisted {
+			s += " unlisted"
+		}
 	}
 	for _, a := range l.Addresses {
 		s += fmt.Sprintf(" %v %s/%s", a.Address, at(a.PreferredUntil), at(a.ValidUntil))
