@@ -1,7 +1,7 @@
 // Package radv speaks router advertisements: a Sender announces a downstream's prefixes, routes, DNS servers and names to the
-// hosts on it (RFC 4861 §6.2, RFC 4191, RFC 8106, RFC 8781, RFC 8910, RFC 9096), a Listener learns an uplink's default routers, DNS servers, NAT64 prefixes and captive portal (RFC 4861 §6.3,
-// RFC 4191, RFC 8106, RFC 8781, RFC 8910) and what the routers say about DHCPv6. Signs finds in that what suggests that the
-// uplink is on another network (RFC 9915 §18.2.12).
+// hosts on it (RFC 4861 §6.2, RFC 4191, RFC 8106, RFC 8781, RFC 8910, RFC 9096), a Listener learns an uplink's default
+// routers, DNS servers, NAT64 prefixes and captive portal (RFC 4861 §6.3) and what the routers say about DHCPv6. Signs finds
+// in that what suggests that the uplink is on another network (RFC 9915 §18.2.12).
 //
 // Build turns an announcement into a message and is pure. Sender and Listener are tasks: Run blocks until its context
 // ends, Set and SetLink never block and the latest value wins. A task survives every change of its interface: it closes

@@ -110,28 +110,112 @@ func TestKernelHost(t *testing.T) {
 	shows(t, host, "-6 addr show dev eth0 -deprecated", "inet6 2001:db8:b:0:")
 }
 
+// TestKernelRoutes has a host that takes routes (RFC 4191 type C): it keeps those inside when there is no way out, and drops the
+// one that is withdrawn.
+func TestKernelRoutes(t *testing.T) {
+	router, host := pair(t, "router", "host")
+	host.Sysctl("net.ipv6.conf.eth0.accept_ra_rt_info_max_plen", "128")
+	gateway := " via " + router.LinkLocal("lan0").String()
+	a := announce(time.Now(), prefixA)
+	a.Preference = "low"
+	a.Routes = []policy.AnnouncedRoute{toForever("2001:db8:a::/56"), toForever("fd00:0:1:2:8000::/65")}
+	s := sends(t, router, a)
+	shows(t, host, "-6 route show default", "default"+gateway)
+	shows(t, host, "-6 route show default", "pref low")
+	shows(t, host, "-6 route show", "2001:db8:a::/56"+gateway)
+	shows(t, host, "-6 route show", "fd00:0:1:2:8000::/65"+gateway)
+	a.Router = false
+	s.Set(a)
+	shows(t, host, "-6 route show default", "!default")
+	shows(t, host, "-6 route show", "2001:db8:a::/56"+gateway)
+	a.Routes = a.Routes[1:]
+	s.Set(a)
+	shows(t, host, "-6 route show", "!2001:db8:a::/56"+gateway)
+	shows(t, host, "-6 route show", "fd00:0:1:2:8000::/65"+gateway)
+}
+
 // TestKernelRdisc6 lets another implementation ask and read.
 func TestKernelRdisc6(t *testing.T) {
 	netlab.NeedProgram(t, "rdisc6", "ndisc6")
 	router, host := pair(t, "router", "host")
 	a := announce(time.Now(), prefixA)
 	a.DNS, a.Search, a.MTU = []netip.Addr{netip.MustParseAddr("2001:db8:a::1")}, []string{"lan.example"}, 1480
+	a.Preference, a.Other = "high", true
+	a.Routes = []policy.AnnouncedRoute{toForever("2001:db8:a::/56"), toForever("fd00:0:1:2:8000::/65"), {Prefix: prefixB}}
 	sends(t, router, a)
 	host.LinkLocal("eth0")
 	out := host.Run("rdisc6", "-1", "-r", "5", "-w", "4000", "eth0")
 	for _, want := range []string{
-		"Hop limit                 :           64", "Stateful address conf.    :           No", "Router lifetime           :         1800",
+		"Hop limit                 :           64", "Stateful address conf.    :           No", "Stateful other conf.      :          Yes",
+		"Router preference         :         high", "Router lifetime           :         1800",
 		"Prefix                   : 2001:db8:a::/64", "Autonomous address conf.:          Yes", "Pref. time              :         2",
 		"MTU                      :         1480", "Recursive DNS server     : 2001:db8:a::1", "DNS search list          : lan.example",
+		"Route                    : 2001:db8:a::/56", "Route                    : fd00:0:1:2:8000::/65", "Route                    : 2001:db8:b::/64",
 		"Source link-layer address:", "from " + router.LinkLocal("lan0").String(),
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q", want)
 		}
 	}
+	for _, complaint := range []string{"unknown", "invalid", "malformed", "bad"} {
+		if strings.Contains(strings.ToLower(out), complaint) {
+			t.Errorf("rdisc6 complains: %q", complaint)
+		}
+	}
 	if t.Failed() {
 		t.Log(out)
 	}
+}
+
+// TestKernelBesideRadvd has a second router on the link. The host takes from each what it says, and the end of the one changes
+// nothing for the other.
+func TestKernelBesideRadvd(t *testing.T) {
+	netlab.NeedProgram(t, "radvd", "radvd")
+	lab := netlab.New(t)
+	ours, theirs, host := lab.NS("ours"), lab.NS("theirs"), lab.NS("host")
+	host.IP("link add br0 type bridge")
+	for _, n := range []*netlab.NS{ours, theirs, host} {
+		n.Sysctl("net.ipv6.conf.all.accept_dad", "0")
+		n.Sysctl("net.ipv6.conf.default.accept_dad", "0")
+	}
+	for i, n := range []*netlab.NS{ours, theirs} {
+		n.Sysctl("net.ipv6.conf.all.forwarding", "1")
+		port := fmt.Sprintf("port%d", i)
+		lab.Veth(n, "lan0", host, port)
+		host.IP("link set %s master br0", port)
+	}
+	host.Sysctl("net.ipv6.conf.br0.accept_dad", "0")
+	host.IP("link set br0 up")
+	host.LinkLocal("br0")
+	theirRoute, ourRoute := "default via "+theirs.LinkLocal("lan0").String(), "default via "+ours.LinkLocal("lan0").String()
+	conf := filepath.Join(t.TempDir(), "radvd.conf")
+	text := "interface lan0 { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; AdvDefaultPreference low; prefix 2001:db8:b::/64 { }; };\n"
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	radvd := theirs.Start(theirs.Command(t.Context(), "radvd", "-n", "-m", "stderr", "-C", conf, "-p", conf+".pid"))
+	a := announce(time.Now(), prefixA)
+	a.Preference = "high"
+	s := sends(t, ours, a)
+	shows(t, host, "-6 addr show dev br0", "inet6 2001:db8:a:0:")
+	shows(t, host, "-6 addr show dev br0", "inet6 2001:db8:b:0:")
+	shows(t, host, "-6 route show default", ourRoute)
+	shows(t, host, "-6 route show default", theirRoute)
+	shows(t, host, "-6 route get 2001:db8:ffff::1 from ::", "via "+ours.LinkLocal("lan0").String()) // high before low
+
+	a.Router = false
+	s.Set(a)
+	shows(t, host, "-6 route show default", "!"+ourRoute)
+	shows(t, host, "-6 route show default", theirRoute)
+	a.Router = true
+	s.Set(a)
+	shows(t, host, "-6 route show default", ourRoute)
+	if err := radvd.Stop(); err != nil {
+		t.Logf("radvd: %v", err)
+	}
+	shows(t, host, "-6 route show default", "!"+theirRoute)
+	shows(t, host, "-6 route show default", ourRoute)
+	shows(t, host, "-6 addr show dev br0 -deprecated", "inet6 2001:db8:a:0:")
 }
 
 // TestKernelLinkDown takes the link down and up without a word to the Sender: its socket fails, and must come back.

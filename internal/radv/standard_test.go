@@ -2,6 +2,7 @@ package radv
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -214,6 +215,25 @@ func TestDeprecationAfterManyChanges(t *testing.T) {
 			t.Errorf("%d messages after the last change", n)
 		}
 	})
+}
+
+// TestPREF64Octets: RFC 8781 §4, which radvd 2.19 does not know. The scaled lifetime is in the first 13 bits, the length in the
+// last three: 0 for /96, 3 for /48.
+func TestPREF64Octets(t *testing.T) {
+	a := announce(start)
+	a.PREF64 = []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.Forever()},
+		{Prefix: netip.MustParsePrefix("2001:db8:64::/48"), Until: in(63 * time.Second)}}
+	link := lan
+	link.MAC = ""
+	b, err := ndp.MarshalMessage(Build(a, link, start))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "260207080064ff9b0000000000000000" + // 1800 s are 225 units of 8 s
+		"2602003b20010db80064000000000000" // 56 s are 7
+	if got := hex.EncodeToString(b[16:]); got != want {
+		t.Errorf("options %s, want %s", got, want)
+	}
 }
 
 // TestSolicitationFromNowhere: RFC 4861 §6.2.6. A host without an address can be answered by multicast only.
