@@ -9,6 +9,7 @@ import (
 func (p *parser) check() {
 	p.checkRules()
 	p.checkInterfaces()
+	p.checkMarks()
 	for i, d := range p.config.Downstreams {
 		s := p.downstreams[i]
 		p.checkFrom(d, s)
@@ -20,14 +21,15 @@ func (p *parser) check() {
 	}
 }
 
-// checkRules keeps the priorities apart and in the order in which the routing policy needs them: specific routes of main,
-// sockets bound to an uplink, sources, and what is left.
+// checkRules keeps the priorities apart and in the order in which the routing policy needs them: services by interface or
+// mark, specific routes of main, sockets bound to an uplink, sources, and what is left.
 func (p *parser) checkRules() {
 	rules := p.config.RuleBase
 	order := []struct {
 		key         string
 		first, last uint32
 	}{
+		{"anyip", rules.AnyIP, rules.AnyIP},
 		{"main", rules.Main, rules.Main},
 		{"oif", rules.OIF + 1, rules.OIF + MaxUplinks},
 		{"from", rules.From + 1, rules.From + MaxUplinks},
@@ -55,25 +57,49 @@ func priorities(first, last uint32) string {
 }
 
 // checkInterfaces allows one use per interface: two DHCPv6 clients or two routers' worth of advertisements on one link
-// undo each other's work.
+// undo each other's work. Inner routers may sit on the link of an access network, several of them, and a service may take
+// what arrives anywhere.
 func (p *parser) checkInterfaces() {
-	seen := map[string]*section{}
-	claim := func(s *section, iface string) {
-		if iface == "" {
-			return
+	uplinks, networks, services := map[string]*section{}, map[string]*section{}, map[string]*section{}
+	free := func(s *section, iface string, seen map[string]*section, format string) bool {
+		first, taken := seen[iface]
+		if taken && iface != "" {
+			s.fail(s.at("interface"), "interface", format, quote(iface), first.path, first.at("interface"))
+			return false
 		}
-		if first, taken := seen[iface]; taken {
-			s.fail(s.at("interface"), "interface", "%s is already the interface of %s (%v)",
-				quote(iface), first.path, first.at("interface"))
-			return
-		}
-		seen[iface] = s
+		return true
 	}
+	const oneUse = "%s is already the interface of %s (%v)"
 	for i, u := range p.config.Uplinks {
-		claim(p.uplinks[i], u.Interface)
+		if s := p.uplinks[i]; free(s, u.Interface, uplinks, oneUse) {
+			uplinks[u.Interface] = s
+		}
 	}
 	for i, d := range p.config.Downstreams {
-		claim(p.downstreams[i], d.Interface)
+		switch s := p.downstreams[i]; {
+		case d.Kind == Access && free(s, d.Interface, uplinks, oneUse) && free(s, d.Interface, networks, oneUse):
+			networks[d.Interface] = s
+		case d.Kind == Transit:
+			free(s, d.Interface, uplinks, oneUse)
+		case d.AnyIP.Mode == AnyIPInterface && free(s, d.Interface, services, "what arrives on %s is already for %s (%v)"):
+			services[d.Interface] = s
+		}
+	}
+}
+
+// checkMarks keeps services by mark apart: the rule of one mark can only be that of one service.
+func (p *parser) checkMarks() {
+	seen := map[uint32]*section{}
+	for i, d := range p.config.Downstreams {
+		s := p.downstreams[i]
+		if d.AnyIP.Mode != AnyIPMark || d.AnyIP.Mark == 0 {
+			continue
+		}
+		if first, taken := seen[d.AnyIP.Mark]; taken {
+			s.fail(s.at("anyip.mark"), "anyip.mark", "%#x is already the mark of %s (%v); set another", d.AnyIP.Mark, first.path, first.at("anyip.mark"))
+			continue
+		}
+		seen[d.AnyIP.Mark] = s
 	}
 }
 

@@ -99,24 +99,11 @@ func (w PrefixWish) checkAccepted(e *section, key string, length uint8) {
 
 // prefixHint accepts what a server may delegate.
 func prefixHint(v value) (netip.Prefix, bool) {
-	const example = `write one such as "2001:db8:100::/56"`
-	s, ok := text(v)
-	if !ok {
-		return netip.Prefix{}, false
-	}
-	p, err := netip.ParsePrefix(s)
-	switch {
-	case err != nil:
-		return p, v.bad("%s is not an IPv6 prefix; %s", quote(s), example)
-	case p.Addr().Is4(), p.Addr().Is4In6():
-		return p, v.bad("%s is an IPv4 prefix, and uplinkd is about IPv6; %s", quote(s), example)
-	case p.Masked() != p:
-		return p, v.bad("%s has bits behind its length; write %s", quote(s), quote(p.Masked().String()))
-	}
-	if why := pd.Undelegable(p); why != "" {
+	p, ok := prefix6(`write one such as "2001:db8:100::/56"`)(v)
+	if why := pd.Undelegable(p); ok && why != "" {
 		return p, v.bad("%v cannot be delegated: %s", p, why)
 	}
-	return p, true
+	return p, ok
 }
 
 func contradiction(a, b PrefixWish) string {

@@ -3,9 +3,7 @@ package config
 import (
 	"fmt"
 	"math"
-	"net/netip"
 	"path"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -124,6 +122,7 @@ func (p *parser) readRoot(root *node, files []File) {
 	p.config.RunDir = get(s, "run_dir", "/run/uplinkd", runDir)
 	p.config.TableBase = get(s, "table_base", 1000, tableBase)
 	p.readRules(s)
+	p.config.ULA = get(s, "ula", ULA{}, ula)
 	for name, n := range p.named(s, "uplink", MaxUplinks) {
 		p.readUplink(name, n)
 	}
@@ -191,6 +190,7 @@ func (p *parser) readRules(root *section) {
 	priority := integer[uint32](1, 32765)
 	p.rules = p.section("rules", n)
 	p.config.RuleBase = RuleBase{
+		AnyIP:  get(p.rules, "anyip", 500, priority),
 		Main:   get(p.rules, "main", 1000, priority),
 		OIF:    get(p.rules, "oif", 9000, priority),
 		From:   get(p.rules, "from", 10000, priority),
@@ -209,82 +209,6 @@ func (p *parser) readUplink(name string, n *node) {
 		Pos:       n.key,
 	}
 	p.config.Uplinks, p.uplinks = append(p.config.Uplinks, u), append(p.uplinks, s)
-}
-
-func (p *parser) readDownstream(name string, n *node) {
-	s := p.section(joinPath("downstream", name), n)
-	d := Downstream{
-		Name:      name,
-		Interface: required(s, "interface", `"lan0"`, interfaceName),
-		Kind:      get(s, "kind", Access, oneOf(Access)),
-		From:      get(s, "from", nil, orWord("*", nil, list(text))),
-		Subnet:    get(s, "subnet", AutoSubnet, orWord("auto", int64(AutoSubnet), integer[int64](0, math.MaxInt64))),
-		Length:    get(s, "length", 64, integer[uint8](1, 128)),
-		Pos:       n.key,
-	}
-	d.Address = get(s, "address", defaultAddress(d.Length), hostPart(d.Length))
-	d.RA = readRA(s)
-	p.config.Downstreams, p.downstreams = append(p.config.Downstreams, d), append(p.downstreams, s)
-}
-
-// defaultAddress is ::1; a /128 has no host part.
-func defaultAddress(length uint8) netip.Addr {
-	if length == 128 {
-		return netip.IPv6Unspecified()
-	}
-	return netip.MustParseAddr("::1")
-}
-
-// hostPart accepts an address that leaves the subnet's bits zero. All zeros is the Subnet-Router anycast address
-// (RFC 4291 §2.6.1), which only links of two addresses do without (RFC 6164).
-func hostPart(length uint8) func(value) (netip.Addr, bool) {
-	return func(v value) (netip.Addr, bool) {
-		a, ok := address6(v)
-		if !ok {
-			return a, false
-		}
-		if network := netip.PrefixFrom(a, int(length)).Masked().Addr(); !network.IsUnspecified() {
-			return a, v.bad(`%v does not fit: it is the part behind the subnet's /%d, such as "::1"`, a, length)
-		}
-		if a.IsUnspecified() && length < 127 {
-			return a, v.bad(`:: is the anycast address of all routers of a subnet; choose another, such as "::1"`)
-		}
-		return a, true
-	}
-}
-
-// readRA applies the bounds of RFC 4861 §6.2.1.
-func readRA(s *section) RA {
-	ra := RA{
-		Enabled:           get(s, "ra.enabled", true, boolean),
-		MaxInterval:       get(s, "ra.max_interval", 600*time.Second, duration(4*time.Second, 1800*time.Second)),
-		RouterLifetime:    get(s, "ra.router_lifetime", 1800*time.Second, seconds(0, 9000*time.Second)),
-		PreferredLifetime: get(s, "ra.preferred_lifetime", 2700*time.Second, seconds(time.Second, (math.MaxUint32-1)*time.Second)),
-		ValidLifetime:     get(s, "ra.valid_lifetime", 5400*time.Second, seconds(time.Second, (math.MaxUint32-1)*time.Second)),
-		DNS:               get(s, "ra.dns", nil, orWord("auto", nil, list(dnsServer))),
-		MTU:               get(s, "ra.mtu", 0, mtu),
-	}
-	lowest, highest := 3*time.Second, ra.MaxInterval*3/4
-	ra.MinInterval = get(s, "ra.min_interval", max(ra.MaxInterval/3, lowest), duration(lowest, highest))
-	return ra
-}
-
-// dnsServer accepts what hosts can send queries to; RFC 8106 §5.1 allows link-local addresses.
-func dnsServer(v value) (netip.Addr, bool) {
-	a, ok := address6(v)
-	if ok && (a.IsUnspecified() || a.IsLoopback() || a.IsMulticast()) {
-		return a, v.bad("%v is not the address of a name server", a)
-	}
-	return a, ok
-}
-
-// mtu accepts 0 (say nothing) or what IPv6 allows (RFC 8200 §5).
-func mtu(v value) (uint32, bool) {
-	n, ok := integer[uint32](0, 65535)(v)
-	if ok && n > 0 && n < 1280 {
-		return 0, v.bad("%d is out of range: 1280 to 65535, or 0 for none", n)
-	}
-	return n, ok
 }
 
 func (p *parser) readHook(name string, n *node) {
@@ -338,9 +262,4 @@ func tableBase(v value) (uint32, bool) {
 		return 0, v.bad("tables %d to %d collide with the system's tables 252 to 255; use a base above 255", base, base+MaxUplinks)
 	}
 	return base, ok
-}
-
-// uses reports whether downstream d draws on the uplink.
-func (d Downstream) uses(uplink string) bool {
-	return len(d.From) == 0 || slices.Contains(d.From, uplink)
 }

@@ -29,6 +29,13 @@ interface = "lan0"
 var defaultDHCPv6 = DHCPv6{Prefixes: []PrefixWish{{}}, Address: AddressAuto, Information: true, RapidCommit: true, Reconfigure: true,
 	Delay: true, ReportAfter: 15 * time.Second, Prefer: "preference", Start: StartLink, DUID: "auto"}
 
+// defaultServer and defaultRA are an access network without keys dhcpv6.* and ra.*.
+var (
+	defaultServer = Server{Enabled: true, Delegate: true, Length: 64, Shortest: 60}
+	defaultRA     = RA{Enabled: true, MaxInterval: 600 * time.Second, MinInterval: 200 * time.Second, RouterLifetime: 1800 * time.Second,
+		PreferredLifetime: 2700 * time.Second, ValidLifetime: 5400 * time.Second, Preference: "medium", Routes: true}
+)
+
 var sameValue = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
@@ -43,7 +50,7 @@ func TestDefaults(t *testing.T) {
 		StateDir:  "/var/lib/uplinkd",
 		RunDir:    "/run/uplinkd",
 		TableBase: 1000,
-		RuleBase:  RuleBase{Main: 1000, OIF: 9000, From: 10000, Strict: 19999},
+		RuleBase:  RuleBase{AnyIP: 500, Main: 1000, OIF: 9000, From: 10000, Strict: 19999},
 		Uplinks: []Uplink{{
 			Name: "fiber", Interface: "wan0", Metric: 1000,
 			DHCPv6: defaultDHCPv6,
@@ -51,10 +58,7 @@ func TestDefaults(t *testing.T) {
 		}},
 		Downstreams: []Downstream{{
 			Name: "lan", Interface: "lan0", Kind: Access, Subnet: AutoSubnet, Length: 64, Address: netip.MustParseAddr("::1"),
-			RA: RA{
-				Enabled: true, MaxInterval: 600 * time.Second, MinInterval: 200 * time.Second, RouterLifetime: 1800 * time.Second,
-				PreferredLifetime: 2700 * time.Second, ValidLifetime: 5400 * time.Second,
-			},
+			DHCPv6: defaultServer, RA: defaultRA,
 			Pos: Position{"uplinkd.toml", 4, 1},
 		}},
 	}
@@ -69,8 +73,10 @@ func TestEveryKey(t *testing.T) {
 state_dir = "/srv/state"
 run_dir = "/srv/run"
 table_base = 5000
+ula = "fd12:3456:789a::/48"
 [rules]
-main = 1
+anyip = 1
+main = 2
 oif = 100
 from = 700
 strict = 1300
@@ -104,7 +110,8 @@ from = ["fiber", "dsl.7"]
 subnet = 0xff
 length = 64
 address = "::53"
-ra = { enabled = false, max_interval = 4, min_interval = "3s", router_lifetime = 0, preferred_lifetime = "1h30m" }
+ra = { enabled = false, max_interval = 4, min_interval = "3s", router_lifetime = 0, preferred_lifetime = "1h30m", preference = "high", routes = false }
+dhcpv6 = { enabled = false, delegate = false, length = 62, shortest = 61 }
 `)},
 		File{"conf.d/hooks.toml", []byte(`
 [hook.firewall]
@@ -125,11 +132,12 @@ ra.mtu = 1280
 	}
 	want := &Config{
 		StateDir: "/srv/state", RunDir: "/srv/run", TableBase: 5000,
-		RuleBase: RuleBase{Main: 1, OIF: 100, From: 700, Strict: 1300},
+		ULA:      ULA{Prefix: netip.MustParsePrefix("fd12:3456:789a::/48")},
+		RuleBase: RuleBase{AnyIP: 1, Main: 2, OIF: 100, From: 700, Strict: 1300},
 		Uplinks: []Uplink{
 			{Name: "dsl.7", Interface: "ppp0", Metric: 16, DHCPv6: DHCPv6{
 				Prefixes: []PrefixWish{{Length: 48}}, Address: AddressNever, Release: true, ReportAfter: time.Minute, Prefer: "largest",
-				Start: StartRA, DUID: "uuid", IAID: new(uint32(7)), Auth: make([]byte, 11), Request: []uint16{17, 0xfde8}, DSCP: 48, Priority: 6}, Pos: Position{"uplinkd.toml", 10, 1}},
+				Start: StartRA, DUID: "uuid", IAID: new(uint32(7)), Auth: make([]byte, 11), Request: []uint16{17, 0xfde8}, DSCP: 48, Priority: 6}, Pos: Position{"uplinkd.toml", 12, 1}},
 			{Name: "fiber", Interface: "wan0", Metric: 1000, DHCPv6: defaultDHCPv6,
 				Pos: Position{"conf.d/guest.toml", 2, 1}},
 		},
@@ -137,14 +145,16 @@ ra.mtu = 1280
 			{Name: "guest", Interface: "br-guest", Kind: Access, From: []string{"fiber", "dsl.7"}, Subnet: 255, Length: 64,
 				Address: netip.MustParseAddr("::53"),
 				RA: RA{MaxInterval: 4 * time.Second, MinInterval: 3 * time.Second, PreferredLifetime: 5400 * time.Second,
-					ValidLifetime: 5400 * time.Second},
-				Pos: Position{"conf.d/guest.toml", 3, 1}},
+					ValidLifetime: 5400 * time.Second, Preference: "high"},
+				DHCPv6: Server{Length: 62, Shortest: 61},
+				Pos:    Position{"conf.d/guest.toml", 3, 1}},
 			{Name: "one", Interface: "one", Kind: Access, From: []string{"fiber"}, Subnet: AutoSubnet, Length: 128,
 				Address: netip.IPv6Unspecified(),
 				RA: RA{Enabled: true, MaxInterval: 600 * time.Second, MinInterval: 200 * time.Second, RouterLifetime: 1800 * time.Second,
 					PreferredLifetime: 2700 * time.Second, ValidLifetime: 7200 * time.Second,
-					DNS: []netip.Addr{netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("fe80::1")}, MTU: 1280},
-				Pos: Position{"conf.d/hooks.toml", 7, 1}},
+					DNS: []netip.Addr{netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("fe80::1")}, MTU: 1280, Preference: "medium", Routes: true},
+				DHCPv6: defaultServer,
+				Pos:    Position{"conf.d/hooks.toml", 7, 1}},
 		},
 		Hooks: []Hook{{Name: "firewall", Run: []string{"/usr/local/bin/firewall", "--reload now"}, Dialect: "uplinkd",
 			On: []string{"prefix.*", "uplink.down"}, Timeout: 1500 * time.Millisecond, Pos: Position{"conf.d/hooks.toml", 2, 1}}},
@@ -266,6 +276,9 @@ func FuzzParse(f *testing.F) {
 			}
 			for _, u := range config.Uplinks {
 				sound(t, u.DHCPv6)
+			}
+			for _, d := range config.Downstreams {
+				soundUse(t, d)
 			}
 			return
 		}

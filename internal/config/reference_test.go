@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,13 +35,29 @@ func TestReferenceIsTheSmallestConfig(t *testing.T) {
 
 func TestReferenceShowsDefaults(t *testing.T) {
 	got := mustParse(t, reference(t, true))
-	want := mustParse(t, smallest+"[hook.log]\nrun = \"/etc/uplinkd/hooks/10-log-prefix\"\n")
+	want := mustParse(t, smallest+`
+[downstream.inner]
+kind = "transit"
+interface = "lan0"
+[downstream.hosting]
+kind = "service"
+[downstream.web]
+kind = "service"
+interface = "wan0"
+anyip.mode = "mark"
+anyip.ports = ["tcp/80", "tcp/443"]
+[downstream.spare]
+kind = "reserve"
+[hook.log]
+run = "/etc/uplinkd/hooks/10-log-prefix"
+`)
 	if diff := cmp.Diff(want, got, equalButPlaces); diff != "" {
 		t.Errorf("(-defaults +contrib/uplinkd.toml)\n%s", diff)
 	}
 }
 
-// TestReferenceIsComplete asks the parser which keys it knows and looks for each in the reference.
+// TestReferenceIsComplete asks the parser which keys it knows and looks for each in the reference. A key that several kinds of
+// downstreams have is shown for one of them.
 func TestReferenceIsComplete(t *testing.T) {
 	tree, errs := readTree(File{"uplinkd.toml", []byte(reference(t, true))})
 	if len(errs) > 0 {
@@ -48,15 +65,26 @@ func TestReferenceIsComplete(t *testing.T) {
 	}
 	var p parser
 	p.readRoot(tree, nil)
+	known, shown := map[string]bool{}, map[string]bool{}
 	for _, s := range p.sections {
+		kind, _, _ := strings.Cut(s.path, ".")
 		for _, key := range s.known {
-			if s.find(key) == nil {
-				t.Errorf("contrib/uplinkd.toml does not show %s", strings.TrimPrefix(s.path+"."+key, "."))
-			}
+			key = strings.TrimPrefix(kind+"."+key, ".")
+			known[key] = true
+			shown[key] = shown[key] || s.find(strings.TrimPrefix(key, kind+".")) != nil
 		}
 	}
-	if len(p.sections) != 5 {
-		t.Errorf("%d sections were read; want the top, rules, an uplink, a downstream and a hook", len(p.sections))
+	for key := range known {
+		if !shown[key] {
+			t.Errorf("contrib/uplinkd.toml does not show %s", key)
+		}
+	}
+	var kinds []Kind
+	for _, d := range p.config.Downstreams {
+		kinds = append(kinds, d.Kind)
+	}
+	if want := []Kind{Access, Transit, Service, Service, Reserve}; !slices.Equal(kinds, want) || len(p.sections) != 4+len(want) {
+		t.Errorf("%d sections were read, downstreams %v; want the top, rules, an uplink, downstreams %v and a hook", len(p.sections), kinds, want)
 	}
 }
 

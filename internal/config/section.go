@@ -63,6 +63,28 @@ func required[T any](s *section, key, hint string, parse func(value) (T, bool)) 
 	return get(s, key, zero, parse)
 }
 
+// enabled returns the value of GROUP.enabled, for which GROUP = "off" is short; the default is true.
+func (s *section) enabled(group string) bool {
+	on := get(s, group+".enabled", true, boolean)
+	n := s.find(group)
+	if n == nil || n.kind == kindTable {
+		return on
+	}
+	s.known = append(s.known, group)
+	if n.kind != kindString || n.text != "off" {
+		s.fail(n.value, group, `this can only be "off"; else write settings such as %s.enabled = true`, group)
+	}
+	return false
+}
+
+// refuse reports a key, or a group of keys, that contradicts others, if the file has it.
+func (s *section) refuse(key, format string, args ...any) {
+	if n := s.find(key); n != nil {
+		s.known = append(s.known, key)
+		s.fail(n.key, key, format, args...)
+	}
+}
+
 // find returns the node of a dotted key that the file has, or nil.
 func (s *section) find(key string) *node { return s.node.find(key) }
 

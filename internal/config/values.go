@@ -240,6 +240,26 @@ func address6(v value) (netip.Addr, bool) {
 	}
 }
 
+// prefix6 returns a parser for an IPv6 prefix; advice says what to write, with an example.
+func prefix6(advice string) func(value) (netip.Prefix, bool) {
+	return func(v value) (netip.Prefix, bool) {
+		s, ok := text(v)
+		if !ok {
+			return netip.Prefix{}, false
+		}
+		switch p, err := netip.ParsePrefix(s); {
+		case err != nil:
+			return p, v.bad("%s is not an IPv6 prefix; %s", quote(s), advice)
+		case p.Addr().Is4(), p.Addr().Is4In6():
+			return p, v.bad("%s is an IPv4 prefix, and uplinkd is about IPv6; %s", quote(s), advice)
+		case p.Masked() != p:
+			return p, v.bad("%s has bits behind its length; write %s", quote(s), quote(p.Masked().String()))
+		default:
+			return p, true
+		}
+	}
+}
+
 // nameProblem returns why s cannot name an uplink, a downstream or a hook. Names stand in file names, in environment
 // variables and in logs.
 func nameProblem(s string) string {
