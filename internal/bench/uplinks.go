@@ -46,7 +46,7 @@ func manyUplinks(ctx context.Context, w io.Writer, o options) error {
 	}
 	title(w, "Many uplinks in one process: Rapid Commit, no random delay, RAs every %s on each (memory after %s, idle CPU over %s)", crowdRA, settling, idleWatch)
 	table(w, rows...)
-	return nil
+	return crowdsOfDhcpcd(ctx, w)
 }
 
 // crowd is what was seen of one daemon.
