@@ -213,7 +213,7 @@ func (p *parser) repeatPrefixes() {
 		}
 		n := 0
 		for _, d := range p.config.Downstreams {
-			if d.uses(u.Name) {
+			if d.uses(u.Name) && d.HasSubnet() {
 				n++
 			}
 		}

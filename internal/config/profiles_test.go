@@ -101,6 +101,8 @@ func TestPrefixPerDownstream(t *testing.T) {
 		{head + lan(2, "home"), 2, 1},
 		{head + lan(2, "home") + lan(3, "work"), 2, 3},
 		{head + lan(9, "*"), 8, 8},
+		{head + lan(2, "*") + "[downstream.web]\nkind = \"service\"\nanyip.mode = \"mark\"\n", 2, 2},
+		{head + lan(2, "*") + "[downstream.web]\nkind = \"service\"\n", 3, 3},
 		{head + "dhcpv6.prefixes = { length = 64 }\n" + lan(4, "*"), 4, 1},
 		{head + "dhcpv6.length = 60\n" + lan(4, "*"), 4, 1},
 	} {

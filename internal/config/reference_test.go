@@ -123,6 +123,34 @@ func TestReferenceExamples(t *testing.T) {
 	}
 }
 
+// TestManualExamples parses the examples of docs/manual.md in the chapter on uses, each for itself.
+func TestManualExamples(t *testing.T) {
+	b, err := os.ReadFile("../../docs/manual.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, chapter, _ := strings.Cut(string(b), "\n## Uses of a prefix\n")
+	chapter, _, _ = strings.Cut(chapter, "\n## ")
+	kinds := map[Kind]int{}
+	examples := regexp.MustCompile(`(?m)(?:^    .*\n|^\n)+`).FindAllString(chapter, -1)
+	for _, e := range examples {
+		if strings.TrimSpace(e) == "" {
+			continue
+		}
+		c, err := Parse(File{"example.toml", []byte(e + "\n[uplink.fiber]\ninterface = \"wan0\"\n")})
+		if err != nil {
+			t.Errorf("%s\n%v", e, err)
+			continue
+		}
+		for _, d := range c.Downstreams {
+			kinds[d.Kind]++
+		}
+	}
+	if len(kinds) != 4 {
+		t.Errorf("the manual has examples of the kinds %v; want all four", kinds)
+	}
+}
+
 func mustParse(t *testing.T, text string) *Config {
 	t.Helper()
 	c, err := Parse(File{"uplinkd.toml", []byte(text)})
