@@ -145,7 +145,7 @@ type Downstream struct {
 }
 
 // HasSubnet reports whether d wants a subnet of its own. A service by interface or mark takes what no other use has: its
-// Subnet and Length mean nothing.
+// From, Subnet and Length cannot be set and mean nothing.
 func (d Downstream) HasSubnet() bool {
 	return d.Kind != Service || d.AnyIP.Mode == AnyIPSubnet
 }

@@ -51,12 +51,12 @@ func (p *parser) readDownstream(name string, n *node) {
 	case "":
 		d.Interface = get(s, "interface", "", interfaceName)
 	}
-	d.From = get(s, "from", nil, orWord("*", nil, list(text)))
 	if d.HasSubnet() {
+		d.From = get(s, "from", nil, orWord("*", nil, list(text)))
 		d.Subnet = get(s, "subnet", AutoSubnet, subnetID(d.Kind))
 		d.Length = get(s, "length", 64, integer[uint8](1, 128))
 	} else {
-		for _, key := range []string{"subnet", "length"} {
+		for _, key := range []string{"from", "subnet", "length"} {
 			s.refuse(key, "a service with anyip.mode = %q takes what no other use has, and has no subnet; remove it", d.AnyIP.Mode)
 		}
 	}
@@ -141,7 +141,8 @@ func hostMode(d Downstream) func(value) (host, bool) {
 		switch mode := HostMode(v.text); mode {
 		case HostEUI64, HostStable:
 			if d.Length > 64 {
-				return host{}, v.bad("%q makes 64 bits, and behind a subnet of length %d there are %d; write them, such as %q", mode, d.Length, 128-d.Length, defaultHost(Downstream{Length: d.Length}).part)
+				return host{}, v.bad("%q makes 64 bits, and behind a subnet of length %d there are %d; write them, such as %q",
+					mode, d.Length, 128-d.Length, defaultHost(Downstream{Length: d.Length}).part)
 			}
 			return host{mode: mode}, true
 		case HostNone:
@@ -155,7 +156,8 @@ func hostMode(d Downstream) func(value) (host, bool) {
 			if d.Kind == Transit {
 				words = append(words, string(HostNone))
 			}
-			return host{}, v.bad(`%s is neither the part of an address behind the prefix, such as "::1", nor a way to make one%s`, quote(v.text), didYouMean(v.text, words))
+			return host{}, v.bad(`%s is neither the part of an address behind the prefix, such as "::1", nor a way to make one%s`,
+				quote(v.text), didYouMean(v.text, words))
 		}
 		part, ok := hostPart(d.Length)(v)
 		return host{part: part}, ok
