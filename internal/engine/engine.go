@@ -42,13 +42,18 @@ type Options struct {
 	Leases  map[string]pd.Lease // stored leases by uplink
 	Lost    []string            // uplinks whose stored lease is damaged
 	Version string
-	Damaged error // what errors.Is finds in a ReadJSON error when the file was set aside as damaged
+	ULA     netip.Prefix // of this router, for a config that wants one made (ula = "auto")
+	Secret  []byte       // of this router, for opaque host parts (RFC 7217)
+	Damaged error        // what errors.Is finds in a ReadJSON error when the file was set aside as damaged
 
 	NoOwnerMark bool          // addresses carry no IFA_PROTO on this kernel (before 5.18): the ledger is their owner mark
 	Tick        time.Duration // longest time between two calls of Alive; 0: only after steps
 
+	Filtered func(context.Context) (bool, error) // whether somebody filters what comes in; asked only when the config needs to know
+
 	Links    func([]kernel.Link)                            // links changed
 	Announce func(downstream string, a policy.Announcement) // what router advertisements say now
+	Serve    func(site policy.Site)                         // what DHCPv6 servers say now
 	Events   func(items []Item, site policy.Site)           // after the kernel has followed and the ledger is on disk
 	Ready    func()                                         // once: after the first successful reconcile
 	Alive    func()                                         // after every iteration that did not fail in reading the kernel
@@ -68,15 +73,21 @@ type Engine struct {
 	watch    watchers
 
 	// Owned by Run.
-	ctx       context.Context // of Run
-	cfg       *config.Config
-	world     policy.World
-	clients   map[string]ClientStatus
-	ledger    policy.Ledger
-	saved     durable        // what sysctls were, and owned addresses; its Plan is only read at the start
-	lost      []netip.Prefix // delegations lost in this boot, the last ones
-	shown     policy.Site
-	limits    limiter
+	ctx     context.Context // of Run
+	cfg     *config.Config
+	world   policy.World
+	clients map[string]ClientStatus
+	ledger  policy.Ledger
+	saved   durable        // what sysctls were, owned addresses, and borrowers as the disk is to have them; its Plan is only read at the start
+	lost    []netip.Prefix // delegations lost in this boot, the last ones
+	shown   policy.Site
+	limits  limiter
+
+	confirmedSite policy.Site // of the last step
+	unrouted      map[netip.Prefix]bool
+	borrowing     limiter // new borrowers, by downstream
+	reborrowed    bool    // borrowers have changed since the last step
+
 	backoff   time.Duration
 	retryAt   time.Time
 	warm      time.Time // end of the last step or rehearsal
@@ -102,13 +113,25 @@ type Engine struct {
 // New returns an engine; it does nothing before Run.
 func New(opt Options) *Engine {
 	e := &Engine{opt: opt, facts: make(chan fact, 64), hints: make(chan struct{}, 1), written: make(chan uint64, 1),
-		jobs: make(chan job, 64), done: make(chan struct{}), cfg: opt.Config, clients: map[string]ClientStatus{}, postponed: map[string]bool{},
+		jobs: make(chan job, 64), done: make(chan struct{}), clients: map[string]ClientStatus{}, postponed: map[string]bool{},
 		untold: map[string]bool{}, adopted: map[string]adopted{}, heard: map[string]policy.Heard{}}
+	e.unrouted = map[netip.Prefix]bool{}
+	e.borrowing = limiter{rate: borrowerRate, burst: borrowerBurst, keys: map[string]bucket{}}
 	e.limits = limiter{rate: 5 * time.Second, burst: 10, keys: map[string]bucket{}}
 	e.world.Uplinks = map[string]policy.UplinkFacts{}
+	e.world.Secret = opt.Secret
+	e.configure(opt.Config)
 	e.watch.subscribers = map[chan Item]bool{}
 	e.snap.Store(&Snapshot{Version: opt.Version})
 	return e
+}
+
+// configure makes cfg the config.
+func (e *Engine) configure(cfg *config.Config) {
+	e.cfg, e.world.ULA = cfg, cfg.ULA.Prefix
+	if cfg.ULA.Auto {
+		e.world.ULA = e.opt.ULA
+	}
 }
 
 // settle is how long netlink noise is collected before the kernel is read again.
@@ -207,7 +230,7 @@ func (e *Engine) next() time.Time {
 	if len(e.postponed)+len(e.untold) > 0 {
 		sooner(e.world.Now.Add(e.limits.rate))
 	}
-	for _, d := range deadlines(e.snap.Load().Site, e.ledger) {
+	for _, d := range deadlines(e.snap.Load().Site, e.ledger, e.world.Borrowers) {
 		if t, ok := d.Time(); ok {
 			sooner(t)
 		}

@@ -103,7 +103,8 @@ func (e *Engine) grant(uplink string, l pd.Lease, reported bool) {
 	f.Reported = reported
 	f.Delegations, f.Addresses = nil, nil
 	for _, p := range l.Prefixes {
-		f.Delegations = append(f.Delegations, policy.Granted{Prefix: p.Prefix, Exclude: p.Exclude, PreferredUntil: p.PreferredUntil, ValidUntil: p.ValidUntil})
+		f.Delegations = append(f.Delegations, policy.Granted{Prefix: p.Prefix, Exclude: p.Exclude, PreferredUntil: p.PreferredUntil, ValidUntil: p.ValidUntil,
+			Unlisted: p.Unlisted})
 	}
 	for _, a := range l.Addresses {
 		f.Addresses = append(f.Addresses, policy.Leased{Address: a.Address, PreferredUntil: a.PreferredUntil, ValidUntil: a.ValidUntil})
@@ -124,7 +125,7 @@ func (e *Engine) Hint() {
 // replaced all the same when it returns earlier, with an error.
 func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 	return e.during(ctx, "reload", func(e *Engine) {
-		e.cfg = cfg
+		e.configure(cfg)
 		e.refreshLinks(e.ctx) // ctx is the caller's: it may have gone away
 		for name := range e.world.Uplinks {
 			if !e.has(name) {
@@ -134,6 +135,7 @@ func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 				delete(e.adopted, name)
 			}
 		}
+		e.retireBorrowers()
 		e.limits.forget()
 	})
 }
@@ -201,7 +203,7 @@ func (e *Engine) refreshLinks(ctx context.Context) {
 }
 
 // deadlines are the moments at which planning has another result.
-func deadlines(s policy.Site, led policy.Ledger) (ds []lifetime.Deadline) {
+func deadlines(s policy.Site, led policy.Ledger, borrowers []policy.Borrower) (ds []lifetime.Deadline) {
 	for _, u := range s.Uplinks {
 		ds = append(ds, u.GatewayUntil)
 		for _, p := range u.Told.PREF64 {
@@ -218,6 +220,14 @@ func deadlines(s policy.Site, led policy.Ledger) (ds []lifetime.Deadline) {
 		for _, r := range records {
 			ds = append(ds, r.Until)
 		}
+	}
+	for _, records := range led.Loans {
+		for _, r := range records {
+			ds = append(ds, r.Until)
+		}
+	}
+	for _, b := range borrowers {
+		ds = append(ds, b.Until)
 	}
 	return ds
 }

@@ -22,6 +22,7 @@ type durable struct {
 	Plan      policy.Ledger     `json:"plan"`
 	Sysctls   map[string]string `json:"sysctls"`   // name → value from before uplinkd
 	Addresses []addressRecord   `json:"addresses"` // owned, sorted, for kernels that cannot mark them
+	Borrowers []policy.Borrower `json:"borrowers,omitempty"`
 }
 
 type addressRecord struct {
@@ -147,6 +148,7 @@ func (e *Engine) load() error {
 	}
 	slices.SortFunc(e.saved.Addresses, addressRecord.compare) // a person may have edited the file
 	e.ledger = e.saved.Plan
+	e.loadBorrowers()
 	var r reported
 	if err := read(e, reportedFile, &r); err != nil {
 		return err
@@ -232,7 +234,8 @@ func (e *Engine) saveNow() {
 }
 
 func (e *Engine) copyLedger() *durable {
-	d := durable{Plan: e.ledger, Sysctls: map[string]string{}, Addresses: slices.Clone(e.saved.Addresses)}
+	d := durable{Plan: e.ledger, Sysctls: map[string]string{}, Addresses: slices.Clone(e.saved.Addresses),
+		Borrowers: slices.Clone(e.saved.Borrowers)}
 	for k, v := range e.saved.Sysctls {
 		d.Sysctls[k] = v
 	}

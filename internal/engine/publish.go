@@ -16,6 +16,7 @@ type publication struct {
 	gen    uint64
 	site   policy.Site
 	events []policy.Event
+	then   []func() // answers to those who wait for it
 }
 
 // confirmed is the site without what is new and has not come about in the kernel: the subnet of a downstream whose
@@ -72,6 +73,7 @@ func (e *Engine) publish(site policy.Site, ledger policy.Ledger) {
 	pub := publication{site: site, events: events}
 	changed := !sameLedger(ledger, e.ledger)
 	e.ledger = ledger
+	changed = e.reserveBorrowers() || changed
 	if changed || len(events) > 0 {
 		e.gen++
 		j := job{done: e.gen}
@@ -110,6 +112,12 @@ func (e *Engine) tell(p publication) {
 		for _, d := range p.site.Downstreams {
 			e.opt.Announce(d.Name, d.Announce)
 		}
+	}
+	if e.opt.Serve != nil {
+		e.opt.Serve(p.site)
+	}
+	for _, f := range p.then {
+		f()
 	}
 	if len(p.events) == 0 {
 		return

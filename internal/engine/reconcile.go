@@ -25,6 +25,9 @@ func (e *Engine) step(ctx context.Context) {
 	e.world.Now = start
 	e.catchUp(start)
 	e.outgrow(start)
+	e.expireBorrowers(start)
+	e.reborrowed = false
+	e.lookForFilter(ctx)
 	site, problems, ledger := policy.Plan(e.cfg, e.world, e.ledger)
 	want := e.restoring(policy.Compile(site))
 	scope, began := e.scope(want), time.Now()
@@ -56,6 +59,8 @@ func (e *Engine) step(ctx context.Context) {
 	first := !e.ready && (len(report.Failed) == 0 || start.Sub(e.began) > patience)
 	e.ready = e.ready || first
 	site = e.confirmed(site, report, held)
+	e.confirmedSite = site
+	e.noteRoutes(report, held)
 	e.snapshot(site, problems, want, held.waiting)
 	e.publish(site, ledger)
 	if first && e.opt.Ready != nil {
@@ -101,7 +106,7 @@ type holdings struct {
 func (e *Engine) admit(p kernel.Plan) (kernel.Plan, holdings) {
 	var h holdings
 	ops := make([]kernel.Op, 0, len(p.Ops))
-	silent := slices.ContainsFunc(e.cfg.Uplinks, func(u config.Uplink) bool { return !e.world.Uplinks[u.Name].Reported })
+	silent := e.silent()
 	for _, op := range p.Ops {
 		switch {
 		case op.Verb == kernel.Delete && silent:
@@ -114,6 +119,26 @@ func (e *Engine) admit(p kernel.Plan) (kernel.Plan, holdings) {
 	}
 	p.Ops = ops
 	return p, h
+}
+
+// silent reports whether there is an uplink that has neither reported nor timed out.
+func (e *Engine) silent() bool {
+	return slices.ContainsFunc(e.cfg.Uplinks, func(u config.Uplink) bool { return !e.world.Uplinks[u.Name].Reported })
+}
+
+// lookForFilter asks whether somebody filters what comes in, if a service needs that (config.AnyIP).
+func (e *Engine) lookForFilter(ctx context.Context) {
+	if e.opt.Filtered == nil || !slices.ContainsFunc(e.cfg.Downstreams, func(d config.Downstream) bool {
+		return d.Kind == config.Service && d.AnyIP.Mode != config.AnyIPSubnet && !d.AnyIP.Unfiltered
+	}) {
+		return
+	}
+	filtered, err := e.opt.Filtered(ctx)
+	if err != nil {
+		e.opt.Log.Warn("look for a filter of inbound packets; going on with what was found last", "filtered", e.world.Filtered, "err", err)
+		return
+	}
+	e.world.Filtered = filtered
 }
 
 // identity names a row for the limiter: lifetimes and the contents of tables are no part of it.

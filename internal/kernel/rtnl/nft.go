@@ -43,6 +43,7 @@ type tables struct {
 	none       bool   // there is no nf_tables, so no tables; a write asks again
 	generation uint32 // of rows; 0: not read
 	rows       []kernel.Table
+	filter     filter
 
 	first   chan struct{} // closed when there is a table for the first time
 	noticed bool          // first is closed
@@ -60,7 +61,7 @@ func (t *tables) close() {
 	if t.conn != nil {
 		t.conn.close()
 	}
-	t.conn, t.generation = nil, 0
+	t.conn, t.generation, t.filter = nil, 0, filter{}
 }
 
 // usable opens the socket, also after one that fell out of step with the kernel.
