@@ -84,6 +84,10 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		d.log.Error("the DHCP identity is a new one; providers may delegate other prefixes", "err", err)
 	}
+	own, err := ownOf(state, cfg, d.log)
+	if err != nil {
+		return err
+	}
 	socket, err := ctl.Listen(filepath.Join(cfg.RunDir, "control.sock"))
 	if err != nil {
 		return err
@@ -91,6 +95,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.hooks = hooks.New(cfg.Hooks, d.log)
 	d.submit = d.hooks.Submit
 	options := d.options(kern, state)
+	options.ULA, options.Secret = own.ula, own.secret
 	d.engine = engine.New(options)
 	taskCtx, stopTasks := context.WithCancel(context.Background())
 	defer stopTasks()
@@ -153,7 +158,8 @@ func (d *daemon) options(kern *rtnl.Kernel, state *store.Dir) engine.Options {
 		Damaged: store.ErrCorrupt, NoOwnerMark: !kern.Caps().IFAProto, Tick: d.system.tick(),
 		Links:    func(ls []kernel.Link) { d.tasks.setLinks(ls) },
 		Announce: func(name string, a policy.Announcement) { d.tasks.announce(name, a) },
-		Events:   d.tellHooks, Ready: d.system.ready, Alive: d.system.alive, Status: d.system.status}
+		Serve:    func(site policy.Site) { d.tasks.serve(site) }, Filtered: kern.Filtered,
+		Events: d.tellHooks, Ready: d.system.ready, Alive: d.system.alive, Status: d.system.status}
 }
 
 func uplinkNames(cfg *config.Config) string {

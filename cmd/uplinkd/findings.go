@@ -10,11 +10,13 @@ import (
 	"uplinkd/policy"
 )
 
-// findings are the problems that the engine does not know of: a config that was not loaded, damaged state files.
+// findings are the problems that the engine does not know of: a config that was not loaded, a DHCPv6 server without its port,
+// damaged state files.
 func (d *daemon) findings() (ps []policy.Problem) {
 	if msg := d.rejected.Load(); msg != nil {
 		ps = append(ps, policy.Problem{Path: "config", Code: "config-not-loaded", Message: *msg})
 	}
+	ps = append(ps, d.tasks.serverProblems()...)
 	names, err := d.state.SetAside()
 	if err != nil {
 		d.log.Error("look for damaged state files", "err", err)

@@ -25,8 +25,8 @@ import (
 	"uplinkd/policy"
 )
 
-// tasks are the goroutines that follow the config: per uplink a DHCPv6 client and an RA listener, per downstream an RA
-// sender. A reload stops and starts only those whose section changed.
+// tasks are the goroutines that follow the config: per uplink a DHCPv6 client and an RA listener, per access downstream an RA
+// sender, per interface of downstreams a DHCPv6 server. A reload stops and starts only those whose section changed.
 type tasks struct {
 	ctx    context.Context
 	log    *slog.Logger
@@ -37,6 +37,9 @@ type tasks struct {
 	mu          sync.Mutex
 	uplinks     map[string]*uplinkTask
 	downstreams map[string]*downstreamTask
+	servers     map[string]*serverTask // by interface
+	config      *config.Config         // that the servers follow
+	site        policy.Site            // likewise
 	links       map[string]kernel.Link
 	said        map[string]policy.Announcement // by downstream
 	traces      map[string]*trace.Ring         // by uplink
@@ -59,7 +62,7 @@ type downstreamTask struct {
 
 func newTasks(ctx context.Context, log *slog.Logger, state *store.Dir, duid pd.DUID, e *engine.Engine) *tasks {
 	return &tasks{ctx: ctx, log: log, store: state, duid: duid, engine: e, uplinks: map[string]*uplinkTask{},
-		downstreams: map[string]*downstreamTask{}, links: map[string]kernel.Link{}, said: map[string]policy.Announcement{},
+		downstreams: map[string]*downstreamTask{}, servers: map[string]*serverTask{}, config: &config.Config{}, links: map[string]kernel.Link{}, said: map[string]policy.Announcement{},
 		traces: map[string]*trace.Ring{}}
 }
 
@@ -103,11 +106,15 @@ func (t *tasks) follow(cfg *config.Config) {
 		}
 	}
 	for _, d := range cfg.Downstreams {
-		if t.downstreams[d.Name] == nil {
+		if announces(d) && t.downstreams[d.Name] == nil {
 			t.downstreams[d.Name] = t.startDownstream(d)
 		}
 	}
+	t.startServers()
 }
+
+// announces reports whether there are router advertisements on d, or may be after a reload.
+func announces(d config.Downstream) bool { return d.Kind == config.Access }
 
 // obsolete takes out the tasks that cfg does not have in this form and returns how to stop them.
 func (t *tasks) obsolete(cfg *config.Config) (stops []func()) {
@@ -126,7 +133,7 @@ func (t *tasks) obsolete(cfg *config.Config) (stops []func()) {
 	for name, task := range t.downstreams {
 		kept := false
 		for _, d := range cfg.Downstreams {
-			kept = kept || d.Name == name && d.Interface == task.config.Interface
+			kept = kept || d.Name == name && d.Interface == task.config.Interface && announces(d)
 		}
 		if !kept {
 			delete(t.downstreams, name)
@@ -134,7 +141,7 @@ func (t *tasks) obsolete(cfg *config.Config) (stops []func()) {
 			stops = append(stops, task.stop)
 		}
 	}
-	return stops
+	return append(stops, t.followServers(cfg)...)
 }
 
 func (t *tasks) startUplink(u config.Uplink) *uplinkTask {
@@ -209,6 +216,9 @@ func (t *tasks) setLinks(links []kernel.Link) {
 	for _, d := range t.downstreams {
 		d.sender.SetLink(t.link(d.config.Interface))
 	}
+	for iface, s := range t.servers {
+		s.server.SetLink(t.link(iface))
+	}
 }
 
 // announce hands an announcement to its sender. The engine calls it; it does not block.
@@ -262,6 +272,9 @@ func (t *tasks) stop() {
 	}
 	for _, d := range t.downstreams {
 		stops = append(stops, d.stop)
+	}
+	for _, s := range t.servers {
+		stops = append(stops, s.stop)
 	}
 	t.mu.Unlock()
 	for _, stop := range stops {

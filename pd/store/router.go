@@ -78,5 +78,13 @@ func kept[T any](d *Dir, name string, version int, create func() T, check func(T
 	return v, err
 }
 
+// ReadOptional is ReadJSON for a file that need not be there: then v stays as it is.
+func (d *Dir) ReadOptional(name string, version int, v any) error {
+	if err := d.ReadJSON(name, version, v); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // FileFor is the name of the file for a kind of thing that there is one of for every uplink or interface.
 func FileFor(kind, name string) string { return uplinkFile(kind, name) }
