@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -23,8 +22,11 @@ const metricOnLink = 256
 // out: the kernel would refuse or drop them, and they are planned again when it is back.
 func Compile(s Site) kernel.State {
 	c := compiler{site: s, metrics: map[uint32]bool{}}
-	if len(s.Uplinks) > 0 {
+	if len(s.Uplinks) > 0 || s.ULA.IsValid() {
 		c.common()
+	}
+	if s.ULA.IsValid() {
+		c.ula()
 	}
 	for _, u := range s.Uplinks {
 		c.uplink(u)
@@ -35,6 +37,8 @@ func Compile(s Site) kernel.State {
 	for _, d := range s.Downstreams {
 		c.downstream(d)
 	}
+	c.anyIP()
+	c.table()
 	return c.state.Normalize()
 }
 
@@ -118,20 +122,12 @@ func (c *compiler) delegation(u Uplink, g Delegation) {
 	c.rule(kernel.Rule{Priority: c.site.Rules.From + u.Number, From: g.Prefix, Action: kernel.Unicast, Table: u.Table, Reason: why})
 }
 
-func (c *compiler) downstream(d Downstream) {
-	c.rule(kernel.Rule{Priority: c.site.Rules.Strict, From: global, IIF: d.Interface, Action: kernel.Unreachable,
-		Reason: kernel.Reason{Config: d.Config, Downstream: d.Name, Rule: "a global source that belongs to no delegation goes nowhere (BCP 38)"}})
-	if !d.Link {
-		return
-	}
-	for _, s := range d.Subnets {
-		why := kernel.Reason{Config: d.Config, Downstream: d.Name, Uplink: s.Uplink, Delegation: s.Delegation}
-		why.Rule = fmt.Sprintf("subnet %d of the delegation is on-link here", s.ID)
-		c.route(kernel.Route{Table: kernel.TableMain, Dst: s.Prefix, Metric: metricOnLink, Type: kernel.Unicast, Dev: d.Interface, Reason: why})
-		why.Rule = fmt.Sprintf("the router's own address in subnet %d, lifetimes from the lease", s.ID)
-		c.state.Addresses = append(c.state.Addresses, kernel.Address{Dev: d.Interface, Prefix: s.Address, PreferredUntil: s.PreferredUntil,
-			ValidUntil: s.ValidUntil, Reason: why})
-	}
+// ula keeps the ULA prefix within the site: routes to connected networks come before its rule, the choice of an uplink after.
+func (c *compiler) ula() {
+	why := kernel.Reason{Config: "ula", Delegation: c.site.ULA, Rule: "what no downstream uses of the ULA prefix goes nowhere (RFC 4193 §4.3)"}
+	c.route(kernel.Route{Table: kernel.TableMain, Dst: c.site.ULA, Metric: metricAggregate, Type: kernel.Unreachable, Reason: why})
+	why.Rule = "a packet with a source from the ULA prefix leaves through no uplink"
+	c.rule(kernel.Rule{Priority: c.site.Rules.From, From: c.site.ULA, Action: kernel.Unreachable, Reason: why})
 }
 
 func (c *compiler) sysctl(name, value string, why kernel.Reason) {

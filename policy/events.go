@@ -196,17 +196,19 @@ func (s Site) Without(drop func(downstream string, p netip.Prefix) bool) Site {
 	}
 	s.Downstreams = slices.Clone(s.Downstreams)
 	for i, d := range s.Downstreams {
-		gone := func(n Subnet) bool { return drop("", n.Delegation) || drop(d.Name, n.Delegation) }
+		gone := func(delegation netip.Prefix) bool { return drop("", delegation) || drop(d.Name, delegation) }
 		var lost []netip.Prefix
 		for _, n := range d.Subnets {
-			if gone(n) {
+			if gone(n.Delegation) {
 				lost = append(lost, n.Prefix)
 			}
 		}
-		s.Downstreams[i].Subnets = slices.DeleteFunc(slices.Clone(d.Subnets), gone)
-		s.Downstreams[i].Announce.Prefixes = slices.DeleteFunc(slices.Clone(d.Announce.Prefixes),
-			func(a AnnouncedPrefix) bool { return !a.Stale && slices.Contains(lost, a.Prefix) })
-		s.Downstreams[i].Announce.Send = d.Announce.Send && len(s.Downstreams[i].Announce.Prefixes) > 0
+		s.Downstreams[i].Subnets = slices.DeleteFunc(slices.Clone(d.Subnets), func(n Subnet) bool { return gone(n.Delegation) })
+		s.Downstreams[i].Loans = slices.DeleteFunc(slices.Clone(d.Loans), func(l Loan) bool { return gone(l.Delegation) })
+		a := &s.Downstreams[i].Announce
+		a.Prefixes = slices.DeleteFunc(slices.Clone(a.Prefixes), func(x AnnouncedPrefix) bool { return !x.Stale && slices.Contains(lost, x.Prefix) })
+		a.Routes = slices.DeleteFunc(slices.Clone(a.Routes), func(r AnnouncedRoute) bool { return gone(r.Prefix) })
+		a.Send = a.Send && len(a.Prefixes) > 0
 	}
 	return s
 }

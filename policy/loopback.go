@@ -40,7 +40,7 @@ func (p *planner) needsInternal(u Uplink, g Delegation) bool {
 	}
 	for _, d := range p.site.Downstreams {
 		for _, n := range d.Subnets {
-			if d.Link && n.Uplink == u.Name && (n.State == Preferred || n.Delegation == g.Prefix) {
+			if d.Link && n.Address.IsValid() && n.Uplink == u.Name && (n.State == Preferred || n.Delegation == g.Prefix) {
 				return false
 			}
 		}
@@ -54,41 +54,13 @@ const Loopback = "lo"
 // unused returns a /64 of g that nobody has, or g itself if that is no shorter: the one held before, if it still is such a
 // part, else the last.
 func (p *planner) unused(g Delegation, held []netip.Prefix) (netip.Prefix, bool) {
-	taken := p.onUplinks(g.Prefix)
-	if g.Exclude.IsValid() {
-		taken = append(taken, g.Exclude)
-	}
-	for _, d := range p.site.Downstreams {
-		for _, n := range d.Subnets {
-			taken = append(taken, n.Prefix)
-		}
-	}
-	length := max(64, g.Prefix.Bits())
+	s, length := p.spaces[g.Prefix], max(64, g.Prefix.Bits())
 	for _, h := range held {
-		if h.Bits() == length && g.Prefix.Contains(h.Addr()) && !slices.ContainsFunc(taken, h.Overlaps) {
+		if h.Bits() == length && s.isFree(h) {
 			return h, true
 		}
 	}
-	return lastFree(g.Prefix, length, taken)
-}
-
-// lastFree is firstFree from the other end.
-func lastFree(g netip.Prefix, length int, taken []netip.Prefix) (netip.Prefix, bool) {
-	for id := subnetCount(g, length); id > 0; {
-		prefix := subnetOf(g, length, id-1)
-		i := slices.IndexFunc(taken, prefix.Overlaps)
-		if i < 0 {
-			return prefix, true
-		}
-		id--
-		if wide := taken[i].Bits(); wide <= g.Bits() {
-			break
-		} else if wide < length { // skip all of a larger subnet
-			per := subnetCount(taken[i], length)
-			id = id / per * per
-		}
-	}
-	return netip.Prefix{}, false
+	return s.last(length)
 }
 
 // internalIn is the first address of p that is not the Subnet-Router anycast address, or the only one.

@@ -79,6 +79,11 @@ func anyWorld(t *rapid.T, cfg *config.Config, nested bool) World {
 	return w
 }
 
+// draws reports whether d has a subnet of a delegation of that uplink.
+func (d Downstream) draws(uplink string) bool {
+	return slices.ContainsFunc(d.Subnets, func(n Subnet) bool { return n.Uplink == uplink })
+}
+
 // silent lets configOf be used where only a rapid.T is at hand.
 type silent struct{ testing.TB }
 

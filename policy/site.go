@@ -136,19 +136,19 @@ type Internal struct {
 
 // Downstream is a use of delegations.
 type Downstream struct {
-	Name       string         `json:"name"`
-	Interface  string         `json:"interface"`
-	Kind       string         `json:"kind"`
-	Link       bool           `json:"link"`                  // the interface exists and is administratively up; a service by subnet needs none
-	Via        netip.Addr     `json:"via,omitzero"`          // of a transit: the inner router that all of it is routed to
-	Subnets    []Subnet       `json:"subnets"`               // sorted
-	Loans      []Loan         `json:"loans,omitempty"`       // sorted by prefix
-	StaleLoans []LoanRecord   `json:"stale_loans,omitempty"` // lent before: to be told with lifetimes 0; sorted
-	Stale      []netip.Prefix `json:"stale,omitempty"`       // not used any more by this downstream, but by its hosts maybe, and by nobody else: still on-link; sorted
-	Dead       []DeadSource   `json:"dead,omitempty"`        // sorted
-	AnyIP      AnyIP          `json:"anyip,omitzero"`        // of a service
-	Announce   Announcement   `json:"announce"`
-	Config     string         `json:"config"`
+	Name       string        `json:"name"`
+	Interface  string        `json:"interface"`
+	Kind       string        `json:"kind"`
+	Link       bool          `json:"link"`                  // the interface exists and is administratively up; a service by subnet needs none
+	Via        netip.Addr    `json:"via,omitzero"`          // of a transit: the inner router that all of it is routed to
+	Subnets    []Subnet      `json:"subnets"`               // sorted
+	Loans      []Loan        `json:"loans,omitempty"`       // sorted by prefix
+	StaleLoans []LoanRecord  `json:"stale_loans,omitempty"` // lent before: to be told with lifetimes 0; sorted
+	Stale      []StalePrefix `json:"stale,omitempty"`       // sorted
+	Dead       []DeadSource  `json:"dead,omitempty"`        // sorted
+	AnyIP      AnyIP         `json:"anyip,omitzero"`        // of a service
+	Announce   Announcement  `json:"announce"`
+	Config     string        `json:"config"`
 }
 
 // AnyIP is how packets find a service.
@@ -207,7 +207,8 @@ type Problem struct {
 	Code    string `json:"code"`    // stable, for programs: "delegation-too-short"
 	Message string `json:"message"` // for people: what, on which object, what to do
 
-	uplink string // of the delegation that it is about, while planning
+	uplink     string // of the delegation that it is about, while planning
+	deprecated bool   // that delegation
 }
 
 // Ledger is what planning must remember across restarts. It is a value: Plan returns the next one. The engine keeps it
@@ -220,6 +221,10 @@ type Ledger struct {
 	Announced map[string][]AnnouncedRecord `json:"announced"` // downstream name → prefixes that hosts may still use
 	Loans     map[string][]LoanRecord      `json:"loans"`     // downstream name → prefixes that inner routers may still use
 	Places    map[string][]Place           `json:"places"`    // downstream name → where its borrowers are in every delegation
+
+	// Duplicates are opaque addresses (RFC 7217) by downstream name that somebody else on the link turned out to have: the next
+	// one is tried for as long as these are remembered.
+	Duplicates map[string][]netip.Addr `json:"duplicates,omitempty"`
 }
 
 // AnnouncedRecord is a prefix that was announced on a downstream. While it is current, Until is Forever; from the plan

@@ -46,12 +46,19 @@ type LoanRecord struct {
 }
 
 // Place is where a borrower's prefixes are: subnet ID of the given length, counted from the start of each delegation, or of
-// the transit's subnet of it. It stays for as long as the borrower or one of its records is there.
+// the transit's subnet of it. It stays for as long as the borrower is there and does not ask for another length.
 type Place struct {
 	Client pd.DUID `json:"client"`
 	IAID   uint32  `json:"iaid"`
 	Length uint8   `json:"length"`
 	ID     uint64  `json:"id"`
+}
+
+// StalePrefix is a prefix that a downstream has no longer while its hosts may still use addresses of it, and that nobody
+// else has been given. It stays routed to them, so that what they are told about it finds them.
+type StalePrefix struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Via    netip.Addr   `json:"via,omitzero"` // the inner router that it was lent to; zero: on-link
 }
 
 // DeadSource is a prefix that is not routed to this router any more while hosts behind an interface may still use it as a

@@ -1,0 +1,243 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"uplinkd/internal/config"
+	"uplinkd/internal/lifetime"
+)
+
+// subnets gives every downstream its part of every delegation it draws from, and of the ULA prefix: of those that hosts
+// make new connections with first, so that nobody who is left with a deprecated subnet counts as served.
+func (p *planner) subnets() {
+	for _, state := range []State{Preferred, Deprecated} {
+		for i := range p.site.Uplinks {
+			for _, g := range p.site.Uplinks[i].Delegations {
+				if g.State == state {
+					p.share(origin{&p.site.Uplinks[i], g})
+				}
+			}
+		}
+	}
+	if p.site.ULA.IsValid() {
+		p.share(origin{nil, p.ulaDelegation()})
+	}
+	// Where a provider delegates a /64 at a time, a downstream that has one does without the others.
+	p.problems = slices.DeleteFunc(p.problems, func(x Problem) bool {
+		preferred, served := p.drawing[drawer{x.Path, x.uplink}]
+		return x.Code == delegationFull && served && (preferred || x.deprecated)
+	})
+	for i := range p.site.Downstreams {
+		slices.SortFunc(p.site.Downstreams[i].Subnets, func(a, b Subnet) int { return a.Prefix.Compare(b.Prefix) })
+	}
+}
+
+// ulaDelegation is the ULA prefix in the form of a delegation.
+func (p *planner) ulaDelegation() Delegation {
+	return Delegation{Prefix: p.site.ULA, PreferredUntil: lifetime.Forever(), ValidUntil: lifetime.Forever(), State: Preferred}
+}
+
+// origin is where subnets come from: a delegation of an uplink, or the ULA prefix, which is of none.
+type origin struct {
+	up *Uplink
+	Delegation
+}
+
+func (o origin) uplink() string {
+	if o.up == nil {
+		return ""
+	}
+	return o.up.Name
+}
+
+func (o origin) String() string {
+	if o.up == nil {
+		return "the ULA prefix " + o.Prefix.String()
+	}
+	return fmt.Sprintf("%s of uplink %s", o.Prefix, o.up.Name)
+}
+
+// drawer is a downstream, by its path in the config, that has a subnet of an uplink.
+type drawer struct{ path, uplink string }
+
+// hasSubnet reports whether a downstream gets subnets at all: a service by interface or mark takes what nobody has.
+func hasSubnet(c config.Downstream) bool {
+	return c.Kind != config.Service || c.AnyIP.Mode == "" || c.AnyIP.Mode == config.AnyIPSubnet
+}
+
+// drawsOn reports whether c wants a part of o.
+func drawsOn(c config.Downstream, o origin) bool {
+	return hasSubnet(c) && (o.up == nil || len(c.From) == 0 || slices.Contains(c.From, o.up.Name))
+}
+
+// isPool reports whether c is a stock from which inner routers get prefixes. A smaller one is better than none.
+func isPool(c config.Downstream) bool { return c.Kind == config.Transit && !c.Via.IsValid() }
+
+// share deals out one delegation. The ladder, when there is not enough for all:
+//
+//  1. downstreams with a subnet id in the config (or a VLAN id),
+//  2. those whose remembered subnet id fits,
+//  3. all others in the order of the config, those with an id from their name first,
+//
+// and, among each of these, pools after the others. If one of the others gets nothing that way, those come first who have
+// nothing of this uplink yet, since it may delegate a /64 at a time, and all pools without an id in the config come last. A
+// pool that finds no place of its length gets the largest part that is left, down to a /64.
+func (p *planner) share(o origin) {
+	a := p.allot(o, false)
+	if a.starved {
+		a = p.allot(o, true)
+	}
+	p.spaces[o.Prefix] = a.space
+	for _, i := range a.order {
+		g, ok := a.given[i]
+		if !ok {
+			continue
+		}
+		c, d := p.cfg.Downstreams[i], &p.site.Downstreams[i]
+		if _, known := p.led.Subnets[c.Name]; g.remember && !known {
+			p.led.Subnets[c.Name] = g.id
+		}
+		address, ok := p.routerAddress(c, d, g.prefix)
+		if !ok {
+			continue
+		}
+		n := Subnet{Downstream: d.Name, Interface: d.Interface, Uplink: o.uplink(), Delegation: o.Prefix, ID: g.id, Prefix: g.prefix,
+			Address: address, PreferredUntil: o.PreferredUntil, ValidUntil: o.ValidUntil, State: o.State}
+		if c.Kind != config.Access {
+			n.Kind = string(c.Kind)
+		}
+		d.Subnets = append(d.Subnets, n)
+		if k := (drawer{"downstream." + c.Name, o.uplink()}); o.up != nil {
+			p.drawing[k] = p.drawing[k] || o.State == Preferred
+		}
+	}
+	for _, r := range a.refused {
+		if r.full {
+			r.problem.Message += a.whoHasIt()
+		}
+		r.problem.uplink, r.problem.deprecated = o.uplink(), o.State != Preferred
+		p.problems = append(p.problems, r.problem)
+	}
+}
+
+// allotment is one delegation as it is dealt out.
+type allotment struct {
+	origin
+	space   *space
+	order   []int // indices of downstreams, in the order in which they choose
+	given   map[int]given
+	refused []refusal
+	starved bool // a downstream that is no pool gets nothing because others have it all
+}
+
+type given struct {
+	id       uint64
+	prefix   netip.Prefix
+	remember bool // the id
+}
+
+type refusal struct {
+	problem Problem
+	full    bool // because others have it
+}
+
+func (p *planner) allot(o origin, scarce bool) *allotment {
+	a := &allotment{origin: o, space: p.reserved(o.Delegation), given: map[int]given{}}
+	ranks := map[int]int{}
+	for i, c := range p.cfg.Downstreams {
+		if drawsOn(c, o) {
+			a.order = append(a.order, i)
+			ranks[i] = p.rank(i, o, scarce)
+		}
+	}
+	slices.SortStableFunc(a.order, func(x, y int) int { return cmp.Compare(ranks[x], ranks[y]) })
+	for _, i := range a.order {
+		c := p.cfg.Downstreams[i]
+		g, refused := p.choose(c, a)
+		if refused != nil {
+			a.refused = append(a.refused, *refused)
+			a.starved = a.starved || refused.full && !isPool(c)
+		}
+		if g.prefix.IsValid() {
+			a.given[i] = g
+			a.space.take(g.prefix, "downstream "+c.Name)
+		}
+	}
+	return a
+}
+
+// reserved is the space of a delegation without what no downstream may have: what the server excludes (RFC 6603), and what
+// stands on an uplink's interface already, where some providers number the link out of what they delegate: a downstream
+// with the same subnet would fight the kernel over the on-link route.
+func (p *planner) reserved(g Delegation) *space {
+	s := newSpace(g.Prefix)
+	for _, c := range p.cfg.Uplinks {
+		for _, a := range p.w.Links[c.Interface].Globals {
+			if g.Prefix.Contains(a.Addr()) {
+				s.take(a.Masked(), "the link of uplink "+c.Name)
+			}
+		}
+	}
+	if g.Exclude.IsValid() {
+		s.take(g.Exclude, "the provider (RFC 6603)")
+	}
+	return s
+}
+
+// rank is the place of downstream i on the ladder. A new downstream, or one whose remembered id is too large for this
+// delegation, never takes the place of one that has it already.
+func (p *planner) rank(i int, o origin, scarce bool) int {
+	c := p.cfg.Downstreams[i]
+	here := p.announced(c.Name, o.Prefix)
+	rank := 0
+	switch id, known := p.led.Subnets[c.Name]; {
+	case c.Subnet >= 0 || c.Subnet == config.VLANSubnet:
+	case known && int(c.Length) >= o.Prefix.Bits() && id < subnetCount(o.Prefix, int(c.Length)):
+		if rank = 2; here {
+			rank = 1
+		}
+	case c.Subnet == config.HashSubnet:
+		rank = 3
+	default:
+		rank = 4
+	}
+	rank *= 2
+	if isPool(c) {
+		if rank++; scarce && rank > 1 {
+			rank += 100
+		}
+	}
+	if _, served := p.drawing[drawer{"downstream." + c.Name, o.uplink()}]; scarce && served && !here {
+		rank += 10
+	}
+	return rank
+}
+
+// announced reports whether hosts of a downstream were told of a part of g, and not yet that it is over.
+func (p *planner) announced(downstream string, g netip.Prefix) bool {
+	return slices.ContainsFunc(p.before.Announced[downstream], func(r AnnouncedRecord) bool {
+		return r.Until.IsForever() && g.Overlaps(r.Prefix)
+	})
+}
+
+// whoHasIt ends a message about a delegation of which somebody gets nothing, or less than he asked for.
+func (a *allotment) whoHasIt() string {
+	const most = 8
+	var got []string
+	holders := slices.DeleteFunc(slices.Clone(a.order), func(i int) bool { return !a.given[i].prefix.IsValid() })
+	for _, i := range holders[:min(most, len(holders))] {
+		h, _ := a.space.overlapping(a.given[i].prefix)
+		got = append(got, fmt.Sprintf("%s has %s", h.who, h.prefix))
+	}
+	if more := len(holders) - most; more > 0 {
+		got = append(got, fmt.Sprintf("and %d more", more))
+	}
+	if len(got) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(got, ", ")
+}
