@@ -222,7 +222,8 @@ func TestSenderFarewell(t *testing.T) {
 		{"stop is silent", func(s *Sender, stop func()) { stop() }, ""},
 		{"final stop", func(s *Sender, stop func()) { s.Final(); stop() },
 			"router 0s hoplimit 64 managed false other false\nlladdr 02:00:00:00:01:01\n" +
-				"prefix 2001:db8:a::/64 onlink true auto true valid 0s preferred 0s\npref64 64:ff9b::/96 lifetime 0s\n"},
+				"prefix 2001:db8:a::/64 onlink true auto true valid 0s preferred 0s\n" +
+				"route 2001:db8:a::/56 preference medium lifetime 0s\npref64 64:ff9b::/96 lifetime 0s\n"},
 		{"no longer to be announced", func(s *Sender, stop func()) {
 			a := announce(time.Now(), prefixA)
 			a.Send = false
@@ -236,7 +237,8 @@ func TestSenderFarewell(t *testing.T) {
 				w := &wire{}
 				s, stop := runSender(t, w)
 				s.SetLink(lan)
-				a := announce(time.Now(), prefixA)
+				a := withRoute(time.Now(), prefixA)
+				a.Preference = "low"
 				a.CaptivePortal, a.PREF64 = "https://portal.example/", []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.Forever()}}
 				s.Set(a)
 				pass(20 * time.Second)

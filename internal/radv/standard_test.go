@@ -303,20 +303,22 @@ func TestFullAdvertisement(t *testing.T) {
 		defer stop()
 		var log bytes.Buffer
 		s.log = slog.New(slog.NewTextHandler(&log, nil)) // written by Run only; read while it waits
-		link := lan
-		link.MTU = 1280
-		s.SetLink(link)
+		s.SetLink(lan)
 		a := announce(time.Now())
+		a.MTU = 1280 // of the whole link, although the router's own interface could send more
 		for i := range 40 {
 			a.Prefixes = append(a.Prefixes, announce(time.Now(), netip.MustParsePrefix(fmt.Sprintf("2001:db8:0:%x::/64", i))).Prefixes...)
 		}
-		a.Search = []string{"lan.example"}
+		for i := range 20 {
+			a.Routes = append(a.Routes, policy.AnnouncedRoute{Prefix: netip.MustParsePrefix(fmt.Sprintf("fd00:%x::/48", i)), Until: lifetime.Forever()})
+		}
 		s.Set(a)
 		pass(time.Hour)
-		if n := strings.Count(log.String(), "is full"); n != 1 || !strings.Contains(log.String(), `number=8 first="prefix 2001:db8:0:20::/64"`) {
+		// Of 1280 octets 56 are headers, 16 say address and MTU, 1024 are 32 prefixes; 184 are left for 11 routes of 16.
+		if n := strings.Count(log.String(), "is full"); n != 1 || !strings.Contains(log.String(), `number=17 first="prefix 2001:db8:0:20::/64"`) {
 			t.Errorf("the log:\n%s", log.String())
 		}
-		a.Prefixes = a.Prefixes[:30]
+		a.Prefixes, a.Routes = a.Prefixes[:30], nil
 		s.Set(a)
 		pass(time.Hour)
 		if !strings.Contains(log.String(), "everything fits") {
