@@ -161,6 +161,10 @@ func advice(p policy.Problem, uplink policy.Uplink) string {
 		return "set subnet in [" + p.Path + "] to one of these numbers or to \"auto\", or ask the provider for a larger prefix with dhcpv6.length or dhcpv6.prefixes"
 	case "subnet-overlap":
 		return "give [" + p.Path + "] another subnet, or \"auto\""
+	case "pool-shrunk", "loan-full":
+		return "ask the provider for a larger prefix with dhcpv6.length or dhcpv6.prefixes, or set a longer length for what has a large part of it"
+	case "too-many-borrowers":
+		return "see what asks for prefixes there (tcpdump 'udp port 547'), or set dhcpv6.delegate = false in [" + p.Path + "]"
 	case "delegation-full":
 		return "ask the provider for a larger prefix with dhcpv6.length or dhcpv6.prefixes, or remove a downstream"
 	case "delegation-overlap":

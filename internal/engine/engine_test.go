@@ -313,6 +313,20 @@ func TestLeaseRunsOut(t *testing.T) {
 		if got := w.text(); strings.Contains(got, "1100") {
 			t.Errorf("after the valid lifetime:\n%s", got)
 		}
+		held := func() kernel.State {
+			s, err := kern.Read(t.Context(), kernel.Scope{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		if got := held(); len(got.Tables) != 1 || !strings.Contains(got.Text(time.Now()), "route 2001:db8:1100::/64 dev lan0") {
+			t.Errorf("hosts that still use the prefix are not told:\n%s", got.Text(time.Now()))
+		}
+		pass(2 * time.Hour)
+		if got := held(); len(got.Tables) != 0 || strings.Contains(got.Text(time.Now()), "1100") {
+			t.Errorf("after no host can use the prefix any more:\n%s", got.Text(time.Now()))
+		}
 		want := []string{policy.UplinkUp, policy.PrefixNew, policy.PrefixDeprecated, policy.PrefixLost}
 		if !slices.Equal(events, want) {
 			t.Errorf("events %v, want %v", events, want)

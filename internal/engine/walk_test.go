@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -27,10 +28,13 @@ var (
 )
 
 const (
-	fiber = "[uplink.fiber]\ninterface = \"wan0\"\n"
-	cable = "[uplink.cable]\ninterface = \"wan1\"\nmetric = 2000\n"
-	lan   = "[downstream.lan]\ninterface = \"lan0\"\n"
-	guest = "[downstream.guest]\ninterface = \"lan1\"\nsubnet = 0x10\naddress = \"::300:0:0:1\"\n"
+	fiber   = "[uplink.fiber]\ninterface = \"wan0\"\n"
+	cable   = "[uplink.cable]\ninterface = \"wan1\"\nmetric = 2000\n"
+	lan     = "[downstream.lan]\ninterface = \"lan0\"\n"
+	transit = "[downstream.inner]\nkind = \"transit\"\ninterface = \"lan1\"\nvia = \"fe80::99\"\nlength = 60\n"
+	service = "[downstream.web]\nkind = \"service\"\n"
+	spare   = "[downstream.spare]\nkind = \"reserve\"\n"
+	guest   = "[downstream.guest]\ninterface = \"lan1\"\nsubnet = 0x10\naddress = \"::300:0:0:1\"\n"
 )
 
 // place is one hand-written state of the site: what is configured and what the world says.
@@ -39,6 +43,7 @@ type place struct {
 	leases       map[string][]string // uplink → prefixes; "old PREFIX": preferred lifetime over
 	routers      map[string]string
 	down         []string // links that are administratively down
+	inner        bool     // an inner router behind lan has borrowed a prefix; else it has given it back
 }
 
 var places = []place{
@@ -54,6 +59,10 @@ var places = []place{
 		routers: both(via("fiber", "fe80::1"), via("cable", "fe80::3"))},
 	{name: "lan-down", config: fiber + lan, leases: give("fiber", "2001:db8:1100::/56"), routers: via("fiber", "fe80::1"), down: []string{"lan0"}},
 	{name: "wan-down", config: fiber + lan, leases: give("fiber", "2001:db8:1100::/56"), routers: via("fiber", "fe80::1"), down: []string{"wan0"}},
+	{name: "kinds", config: fiber + lan + transit + service + spare, leases: give("fiber", "2001:db8:1100::/56"), routers: via("fiber", "fe80::1")},
+	{name: "ula", config: "ula = \"fd12:3456:789a::/48\"\n" + fiber + lan, leases: give("fiber", "2001:db8:1100::/56"), routers: via("fiber", "fe80::1")},
+	{name: "inner", config: fiber + lan, leases: give("fiber", "2001:db8:1100::/56"), routers: via("fiber", "fe80::1"), inner: true},
+	{name: "inner-renumbered", config: fiber + lan, leases: give("fiber", "2001:db8:1200::/56"), routers: via("fiber", "fe80::1"), inner: true},
 	{name: "no-lan", config: fiber, leases: give("fiber", "2001:db8:1100::/56"), routers: via("fiber", "fe80::1")},
 }
 
@@ -115,10 +124,20 @@ func (w walker) visit(p place) string {
 	if err := w.e.Reload(w.t.Context(), cfg); err != nil { // also waits until the facts before it have been acted on
 		w.t.Fatal(err)
 	}
+	a := Ask{Downstream: "lan", Client: innerRouter, Via: netip.MustParseAddr("fe80::77"), Verb: LendRelease, IAs: []AskedIA{{IAID: 1}}}
+	if p.inner {
+		a.Verb = LendBind
+	}
+	if _, err := w.e.Lend(w.t.Context(), a); err != nil && p.inner {
+		w.t.Fatal(err)
+	}
 	return w.text()
 }
 
-// text is what the kernel holds, with the sysctls that are wanted.
+const innerRouter pd.DUID = "\x00\x03\x00\x01\x02\x00\x00\x00\x00\x77"
+
+// text is what the kernel holds, with the sysctls that are wanted and without what depends on where the site has been:
+// routes to hosts that may still use an old prefix, and the nft table that answers them.
 func (w walker) text() string {
 	w.t.Helper()
 	scope := kernel.Scope{}
@@ -129,6 +148,12 @@ func (w walker) text() string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	for _, d := range w.e.Snapshot().Site.Downstreams {
+		state.Routes = slices.DeleteFunc(state.Routes, func(r kernel.Route) bool {
+			return slices.ContainsFunc(d.Stale, func(s policy.StalePrefix) bool { return s.Prefix == r.Dst && r.Dev == d.Interface })
+		})
+	}
+	state.Tables = nil
 	return state.Text(time.Now())
 }
 
