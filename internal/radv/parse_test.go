@@ -64,7 +64,7 @@ func TestParsePREF64(t *testing.T) {
 		option []byte
 		want   []timed[netip.Prefix]
 	}{
-		{"96", rawPREF64(hour|0, "64:ff9b::"), []timed[netip.Prefix]{{netip.MustParsePrefix("64:ff9b::/96"), in(time.Hour)}}},
+		{"96", rawPREF64(hour, "64:ff9b::"), []timed[netip.Prefix]{{netip.MustParsePrefix("64:ff9b::/96"), in(time.Hour)}}},
 		{"64", rawPREF64(hour|1, "2001:db8:1:2::"), []timed[netip.Prefix]{{netip.MustParsePrefix("2001:db8:1:2::/64"), in(time.Hour)}}},
 		{"56", rawPREF64(hour|2, "2001:db8:1:200::"), []timed[netip.Prefix]{{netip.MustParsePrefix("2001:db8:1:200::/56"), in(time.Hour)}}},
 		{"48", rawPREF64(hour|3, "2001:db8:1::"), []timed[netip.Prefix]{{netip.MustParsePrefix("2001:db8:1::/48"), in(time.Hour)}}},
