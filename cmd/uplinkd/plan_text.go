@@ -17,6 +17,7 @@ var phases = map[string]string{
 	"route":     "next hops of the uplinks, and the subnets on their interfaces",
 	"rule":      "which packets use which table",
 	"address":   "the router's own addresses",
+	"nft":       "what the packet filter answers and marks",
 }
 
 // script writes an invented plan as a shell script.
@@ -118,6 +119,9 @@ func (p page) planProblems(list []ctl.Problem) {
 // shell is an operation as a line of a shell script.
 func shell(o ctl.Operation) string {
 	command := o.Command
+	if script, ok := strings.CutPrefix(command, "nft '"); ok { // one word, in which a device may have an apostrophe
+		return "nft " + shellWord(strings.TrimSuffix(script, "'"))
+	}
 	if addsAddress(o) {
 		command = strings.TrimSuffix(command, fmt.Sprintf(" proto %d", kernel.Protocol))
 	}
