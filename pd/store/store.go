@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // ErrCorrupt is in the error for a file that was there but cannot be used.
@@ -115,7 +116,7 @@ func takeLock(root *os.Root) (*os.File, error) {
 		return nil, err
 	}
 	give(root, f)
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	err = tryLock(f)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = ErrLocked
 		if pid := readPID(f); pid > 0 {
@@ -129,6 +130,23 @@ func takeLock(root *os.Root) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// orphanWait is how long a lock may outlive its process. One that is killed while it starts another program leaves that
+// with all its files until the moment of exec, so that a restart that is prompt finds the lock taken by nobody.
+const orphanWait = 2 * time.Second
+
+// tryLock locks f, or says at once that a process that lives has it.
+func tryLock(f *os.File) error {
+	for end := time.Now().Add(orphanWait); ; time.Sleep(5 * time.Millisecond) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(end) {
+			return err
+		}
+		if pid := readPID(f); pid > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			return err
+		}
+	}
 }
 
 // give makes a file that root has made belong to the owner of the directory: the daemon of the systemd unit has a user of

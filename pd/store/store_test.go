@@ -6,10 +6,12 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -220,6 +222,26 @@ func TestOneDaemonPerDirectory(t *testing.T) {
 	}
 	put(t, d, lockName, "not a number")
 	open(t, d.path)
+}
+
+// TestLockOfTheDead has the lock held by what a killed daemon was just starting.
+func TestLockOfTheDead(t *testing.T) {
+	child := exec.Command("true")
+	if err := child.Run(); err != nil {
+		t.Fatal(err)
+	}
+	held := open(t, t.TempDir())
+	put(t, held, lockName, fmt.Sprintf("%d\n", child.Process.Pid))
+	var closed atomic.Bool
+	go func() {
+		time.Sleep(50 * time.Millisecond)
+		closed.Store(true)
+		held.lock.Close()
+	}()
+	open(t, held.path)
+	if !closed.Load() {
+		t.Error("opened while it was locked")
+	}
 }
 
 func TestConcurrentOpen(t *testing.T) {
