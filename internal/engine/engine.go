@@ -99,7 +99,7 @@ type Engine struct {
 	status    string
 	gen       uint64
 	postponed map[string]bool // uplinks whose prefixes change too often: their newest lease waits
-	untold    map[string]bool // uplinks that tell something else too often: events of it wait
+	untold    map[string]bool // uplinks that go down and up, or tell something else, too often: events of it wait
 	adopted   map[string]adopted
 	heard     map[string]policy.Heard // by uplink, without what is adopted
 	unsaved   []job                   // leases, handed to the writer when the kernel has followed: it would take a processor from that

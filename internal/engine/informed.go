@@ -10,18 +10,27 @@ import (
 )
 
 // withhold returns site as those who follow events may know it now. What a provider tells may change with every packet
-// that somebody on its link sends, so those who do so too often are told of again when the limiter lets them pass. Router
+// that somebody on its link sends, and a bad cable takes an uplink down and up several times a second: a program per change
+// would be the greater harm. Those who do so too often are told of again when the limiter lets them pass. Router
 // advertisements have limits of their own and need no other: they say what holds now.
 func (e *Engine) withhold(site policy.Site) policy.Site {
 	clear(e.untold)
 	uplinks := slices.Clone(site.Uplinks)
-	for i, u := range uplinks {
-		was := slices.IndexFunc(e.shown.Uplinks, func(w policy.Uplink) bool { return w.Name == u.Name })
-		if was < 0 || e.shown.Uplinks[was].Told.SameMeaning(u.Told) || e.limits.take("what uplink "+u.Name+" tells", site.Now) {
+	for i := range uplinks {
+		u := &uplinks[i]
+		at := slices.IndexFunc(e.shown.Uplinks, func(w policy.Uplink) bool { return w.Name == u.Name })
+		if at < 0 {
 			continue
 		}
-		uplinks[i].Told = e.shown.Uplinks[was].Told
-		e.untold[u.Name] = true
+		was := e.shown.Uplinks[at]
+		if was.Up != u.Up && !e.limits.take("state of uplink "+u.Name, site.Now) {
+			u.Up, u.Reason = was.Up, was.Reason
+			e.untold[u.Name] = true
+		}
+		if !was.Told.SameMeaning(u.Told) && !e.limits.take("what uplink "+u.Name+" tells", site.Now) {
+			u.Told = was.Told
+			e.untold[u.Name] = true
+		}
 	}
 	site.Uplinks = uplinks
 	return site

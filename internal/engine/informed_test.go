@@ -147,6 +147,50 @@ func TestInformedTooOften(t *testing.T) {
 	})
 }
 
+// A bad cable takes an uplink down and up several times a second: hooks hear of it at the limiter's pace, and of how it ends.
+func TestFlapsTooOften(t *testing.T) {
+	for _, end := range []string{policy.UplinkUp, policy.UplinkDown} {
+		synctest.Test(t, func(t *testing.T) {
+			var heard told
+			kern := &fake.Kernel{Link: fakeLinks()}
+			e := start(t, kern, newMemory(), parse(t, bound.config), heard.options)
+			w := walker{t, e, kern, kern.SetLink}
+			w.visit(bound)
+			carrier := func(up bool) {
+				links := fakeLinks()
+				for i := range links {
+					links[i].Carrier = up || links[i].Name != "wan0"
+				}
+				kern.Change(func() { kern.Link = links })
+				e.Hint()
+				pass(50 * time.Millisecond)
+			}
+			for range 200 {
+				carrier(false)
+				carrier(true)
+			}
+			carrier(end == policy.UplinkUp)
+			flaps := func() (list []string) {
+				kinds, _ := heard.soFar()
+				return slices.DeleteFunc(kinds, func(k string) bool { return k != policy.UplinkUp && k != policy.UplinkDown })
+			}
+			if got := flaps(); len(got) < 8 || len(got) > 16 {
+				t.Errorf("%d events within 20 s: %v", len(got), got)
+			}
+			pass(6 * time.Second)
+			got := flaps()
+			if got[len(got)-1] != end {
+				t.Errorf("the last event is %s, want %s", got[len(got)-1], end)
+			}
+			for i := 1; i < len(got); i++ {
+				if got[i] == got[i-1] {
+					t.Errorf("%s twice in a row: %v", got[i], got)
+				}
+			}
+		})
+	}
+}
+
 // A PREF64 ends at its deadline without another word.
 func TestPREF64Ends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
