@@ -13,12 +13,17 @@ import (
 // table makes the nft table of the site, if it needs one.
 func (c *compiler) table() {
 	rules := c.deadSources()
+	var why []string
+	if rules.Text() != "" {
+		why = append(why, "hosts that use a dead source are told (RFC 7084 L-14)")
+	}
 	if marks := c.marks(); len(marks) > 0 {
+		why = append(why, "what is for services by port is marked")
 		rules.Chains = append(rules.Chains, kernel.Chain{Name: "anyip", Hook: kernel.Hook{Type: "filter", Point: "prerouting", Priority: "mangle"}, Rules: marks})
 	}
 	if body := rules.Text(); body != "" {
 		c.state.Tables = append(c.state.Tables, kernel.Table{Family: "ip6", Body: body,
-			Reason: kernel.Reason{Config: "every config with an uplink", Rule: "hosts that use a dead source are told (RFC 7084 L-14); what is for services by port is marked"}})
+			Reason: kernel.Reason{Config: "all downstreams", Rule: strings.Join(why, "; ")}})
 	}
 }
 

@@ -48,8 +48,9 @@ type borrower struct {
 	Borrower
 	at     int // index of its downstream
 	length int // that it gets if there is room
-	place  *Place
-	held   []netip.Prefix // lent to it, current ones only
+	known  bool
+	place  Place // as it will be; as it was if known
+	has    []netip.Prefix
 }
 
 type borrowerID struct {
@@ -77,13 +78,13 @@ func (p *planner) knownBorrowers() (list []*borrower) {
 		}
 	}
 	slices.SortFunc(list, func(x, y *borrower) int {
-		known := func(b *borrower) int {
-			if b.place != nil {
+		unknown := func(b *borrower) int {
+			if b.known {
 				return 0
 			}
 			return 1
 		}
-		return cmp.Or(cmp.Compare(known(x), known(y)), cmp.Compare(x.Client, y.Client), cmp.Compare(x.IAID, y.IAID), cmp.Compare(x.Downstream, y.Downstream))
+		return cmp.Or(cmp.Compare(unknown(x), unknown(y)), cmp.Compare(x.Client, y.Client), cmp.Compare(x.IAID, y.IAID), cmp.Compare(x.Downstream, y.Downstream))
 	})
 	count, seen := map[string]int{}, map[borrowerID]bool{}
 	return slices.DeleteFunc(list, func(b *borrower) bool {
@@ -107,15 +108,10 @@ func (p *planner) remembered(b Borrower, at int) *borrower {
 		r.length = int(b.Length)
 	}
 	r.length = min(64, max(r.length, int(c.Shortest)))
-	places := p.before.Places[b.Downstream]
-	i := slices.IndexFunc(places, func(l Place) bool { return l.Client == b.Client && l.IAID == b.IAID })
-	if i < 0 || int(places[i].Length) != r.length {
-		return r // new, or with another wish than before
-	}
-	r.place = &places[i]
-	for _, l := range p.before.Loans[b.Downstream] {
-		if l.Client == b.Client && l.IAID == b.IAID && l.Until.IsForever() {
-			r.held = append(r.held, l.Prefix)
+	r.place = Place{Client: b.Client, IAID: b.IAID, Length: uint8(r.length)}
+	for _, l := range p.before.Places[b.Downstream] {
+		if l.Client == b.Client && l.IAID == b.IAID && l.Length == r.place.Length { // else it has another wish than before
+			r.place, r.known = l, true
 		}
 	}
 	return r
@@ -147,7 +143,7 @@ func (p *planner) lendOf(o origin) {
 		})
 	}
 	if o.State == Preferred {
-		p.refuseLoans(waiting, o)
+		p.refuseLoans(waiting, pools, o)
 	}
 }
 
@@ -170,7 +166,7 @@ func (p *planner) pool(at int, o origin) *space {
 }
 
 func (b *borrower) asHeld(s *space) (netip.Prefix, bool) {
-	for _, h := range b.held {
+	for _, h := range b.place.Prefixes {
 		if s.isFree(h) {
 			return h, true
 		}
@@ -180,7 +176,7 @@ func (b *borrower) asHeld(s *space) (netip.Prefix, bool) {
 
 // asPlaced is the place that b has in every delegation, if this one has room for it.
 func (b *borrower) asPlaced(s *space) (prefix netip.Prefix, ok bool) {
-	if b.place == nil || b.length < s.root.Bits() || b.place.ID >= subnetCount(s.root, b.length) {
+	if !b.known || b.length < s.root.Bits() || b.place.ID >= subnetCount(s.root, b.length) {
 		return prefix, false
 	}
 	prefix = subnetOf(s.root, b.length, b.place.ID)
@@ -220,27 +216,34 @@ func (p *planner) lent(b *borrower, o origin, s *space, prefix netip.Prefix) {
 	d := &p.site.Downstreams[b.at]
 	d.Loans = append(d.Loans, Loan{Downstream: d.Name, Interface: d.Interface, Client: b.Client, IAID: b.IAID, Via: b.Via, Uplink: o.uplink(),
 		Delegation: o.Prefix, Prefix: prefix, PreferredUntil: o.PreferredUntil, ValidUntil: o.ValidUntil, State: o.State, Offered: b.Offered})
-	if b.place == nil {
+	b.has = append(b.has, prefix)
+	if !b.known && len(b.has) == 1 {
 		whole := netip.PrefixFrom(prefix.Addr(), max(b.length, s.root.Bits())) // of which prefix is a part where there was no room for more
-		b.place = &Place{Client: b.Client, IAID: b.IAID, Length: uint8(b.length), ID: idOf(s.root, whole)}
+		b.place.ID = idOf(s.root, whole)
 	}
 }
 
 // refuseLoans says who gets nothing, once per downstream.
-func (p *planner) refuseLoans(waiting []*borrower, o origin) {
-	count := map[int]int{}
+func (p *planner) refuseLoans(waiting []*borrower, pools map[int]*space, o origin) {
+	first, count := map[int]netip.Addr{}, map[int]int{}
 	for _, b := range waiting {
+		if v, ok := first[b.at]; !ok || b.Via.Less(v) {
+			first[b.at] = b.Via
+		}
 		count[b.at]++
 	}
-	for _, b := range waiting {
-		if count[b.at] > 0 {
-			others := ""
-			if count[b.at] > 1 {
-				others = fmt.Sprintf(" and %d more", count[b.at]-1)
-			}
-			p.problem("downstream."+b.Downstream, "loan-full", "no free /64 left in %s for the inner router %s%s", o, b.Via, others)
-			count[b.at] = 0
+	for at, c := range p.cfg.Downstreams {
+		if count[at] == 0 {
+			continue
 		}
+		others, of := "", o.String()
+		if count[at] > 1 {
+			others = fmt.Sprintf(" and %d more", count[at]-1)
+		}
+		if c.Kind == config.Transit {
+			of = pools[at].root.String()
+		}
+		p.problem("downstream."+c.Name, "loan-full", "no free /64 left in %s for the inner router %s%s", of, first[at], others)
 	}
 }
 
@@ -256,8 +259,12 @@ func (p *planner) recordLoans(at int) {
 			continue
 		}
 		until[b.id()] = lifetime.Min(b.Until, lifetime.Until(p.w.Now.Add(longestLoan)))
-		if b.place != nil {
-			places = append(places, *b.place)
+		if len(b.has) > 0 {
+			slices.SortFunc(b.has, netip.Prefix.Compare)
+			b.place.Prefixes = b.has
+		}
+		if b.known || len(b.has) > 0 {
+			places = append(places, b.place)
 		}
 	}
 	type lent struct {

@@ -85,6 +85,7 @@ func (p *planner) forget() {
 	}
 	only(p.led.Holds, uplinks)
 	only(p.led.Loopback, uplinks)
+	only(p.led.Had, downstreams)
 	only(p.led.Announced, downstreams)
 	only(p.led.Loans, downstreams)
 	only(p.led.Places, downstreams)
@@ -99,7 +100,7 @@ func only[V any](m map[string]V, names map[string]bool) {
 func place(pos config.Position) string { return fmt.Sprintf("%s:%d", pos.File, pos.Line) }
 
 func (l Ledger) clone() Ledger {
-	return Ledger{Uplinks: cloned(l.Uplinks), Subnets: cloned(l.Subnets), Holds: cloned(l.Holds), Loopback: cloned(l.Loopback),
+	return Ledger{Uplinks: cloned(l.Uplinks), Subnets: cloned(l.Subnets), Had: cloned(l.Had), Holds: cloned(l.Holds), Loopback: cloned(l.Loopback),
 		Announced: cloned(l.Announced), Loans: cloned(l.Loans), Places: cloned(l.Places), Duplicates: cloned(l.Duplicates)}
 }
 

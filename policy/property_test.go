@@ -214,9 +214,9 @@ func TestSubnetsStable(t *testing.T) {
 // 1 and 2 hold.
 func TestDiffKeepsPromises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		cfg := anyConfig(t)
-		before, _, led := Plan(cfg, anyWorld(t, cfg, false), Ledger{})
-		after, _, _ := Plan(cfg, anyWorld(t, cfg, false), led)
+		cfg := anyUses(t, true)
+		before, _, led := Plan(cfg, anySite(t, cfg), Ledger{})
+		after, _, _ := Plan(cfg, anySite(t, cfg), led)
 		have, want := Compile(before), Compile(after)
 		if p := kernel.Diff(have, have, epoch); len(p.Ops) != 0 {
 			t.Fatalf("Diff(a, a) is not empty:\n%s", p.Text())
@@ -245,27 +245,41 @@ func TestDiffKeepsPromises(t *testing.T) {
 }
 
 func clone(s kernel.State) kernel.State {
-	return kernel.State{Sysctls: slices.Clone(s.Sysctls), Routes: slices.Clone(s.Routes), Rules: slices.Clone(s.Rules), Addresses: slices.Clone(s.Addresses)}
+	return kernel.State{Sysctls: slices.Clone(s.Sysctls), Routes: slices.Clone(s.Routes), Rules: slices.Clone(s.Rules), Addresses: slices.Clone(s.Addresses),
+		Tables: slices.Clone(s.Tables)}
 }
 
-// promise1: a packet from a LAN host with a source on which hosts sit (an address of the router is there) leaves, if
-// at all, through an uplink to which its delegation belongs before or after.
+// promise1: a packet from a host with a source on which hosts sit (an address of the router is there, or an inner router has
+// it) leaves, if at all, through an uplink to which its delegation belongs before or after; one from the ULA prefix never.
 func promise1(s kernel.State, before, after Site) string {
 	owners := map[netip.Prefix][]string{}
+	sources := map[netip.Addr]string{}
 	for _, site := range []Site{before, after} {
+		if site.ULA.IsValid() && after.ULA == site.ULA {
+			owners[site.ULA] = nil
+		}
 		for _, u := range site.Uplinks {
 			for _, g := range u.Delegations {
 				owners[g.Prefix] = append(owners[g.Prefix], u.Interface)
 			}
 		}
+		for _, d := range before.Downstreams {
+			for _, l := range d.Loans { // a new one is not told to anybody before the whole plan is through
+				if slices.ContainsFunc(s.Routes, func(r kernel.Route) bool { return r.Dst == l.Prefix && r.Dev == d.Interface }) {
+					sources[l.Prefix.Addr().Next()] = d.Interface
+				}
+			}
+		}
 	}
 	for _, a := range s.Addresses {
+		sources[a.Prefix.Addr().Next()] = a.Dev
+	}
+	for src, iif := range sources {
 		for g, devs := range owners {
-			if !g.Contains(a.Prefix.Addr()) {
+			if !g.Contains(src) {
 				continue
 			}
-			src := a.Prefix.Addr().Next()
-			if dev := lookup(s, src, netip.MustParseAddr("2001:db8:ffff::1"), a.Dev); dev != "" && !slices.Contains(devs, dev) {
+			if dev := lookup(s, src, netip.MustParseAddr("2001:db8:ffff::1"), iif); dev != "" && !slices.Contains(devs, dev) {
 				return fmt.Sprintf("%s (of %s, uplinks %v) leaves through %s", src, g, devs, dev)
 			}
 		}
@@ -296,7 +310,7 @@ func lookup(s kernel.State, src, dst netip.Addr, iif string) string {
 	rules := append(slices.Clone(s.Rules), kernel.Rule{Family: kernel.IPv6, Priority: 32766, Action: kernel.Unicast, Table: kernel.TableMain})
 	slices.SortStableFunc(rules, func(a, b kernel.Rule) int { return int(a.Priority) - int(b.Priority) })
 	for _, r := range rules {
-		if r.From.IsValid() && !r.From.Contains(src) || r.IIF != "" && r.IIF != iif || r.OIF != "" {
+		if r.From.IsValid() && !r.From.Contains(src) || r.IIF != "" && r.IIF != iif || r.OIF != "" || r.Mark != 0 {
 			continue
 		}
 		if r.Action != kernel.Unicast {
@@ -311,8 +325,11 @@ func lookup(s kernel.State, src, dst netip.Addr, iif string) string {
 				best = n
 			}
 		}
-		if !best.Dst.IsValid() || r.SuppressPrefix && best.Dst.Bits() == 0 {
+		switch {
+		case !best.Dst.IsValid() || r.SuppressPrefix && best.Dst.Bits() == 0 || best.Type == kernel.Throw:
 			continue
+		case best.Type == kernel.Local:
+			return ""
 		}
 		return best.Dev
 	}

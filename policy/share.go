@@ -29,10 +29,16 @@ func (p *planner) subnets() {
 	// Where a provider delegates a /64 at a time, a downstream that has one does without the others.
 	p.problems = slices.DeleteFunc(p.problems, func(x Problem) bool {
 		preferred, served := p.drawing[drawer{x.Path, x.uplink}]
-		return x.Code == delegationFull && served && (preferred || x.deprecated)
+		return x.Code == delegationFull && served && (preferred || x.deprecated) || x.Code == poolShrunk && x.deprecated && preferred
 	})
 	for i := range p.site.Downstreams {
-		slices.SortFunc(p.site.Downstreams[i].Subnets, func(a, b Subnet) int { return a.Prefix.Compare(b.Prefix) })
+		d := &p.site.Downstreams[i]
+		slices.SortFunc(d.Subnets, func(a, b Subnet) int { return a.Prefix.Compare(b.Prefix) })
+		had := make([]netip.Prefix, 0, len(d.Subnets))
+		for _, n := range d.Subnets {
+			had = append(had, n.Prefix)
+		}
+		keep(p.led.Had, d.Name, had)
 	}
 }
 
@@ -80,8 +86,9 @@ func isPool(c config.Downstream) bool { return c.Kind == config.Transit && !c.Vi
 // share deals out one delegation. The ladder, when there is not enough for all:
 //
 //  1. downstreams with a subnet id in the config (or a VLAN id),
-//  2. those whose remembered subnet id fits,
-//  3. all others in the order of the config, those with an id from their name first,
+//  2. those who have a subnet of this delegation already,
+//  3. those whose remembered subnet id fits,
+//  4. all others in the order of the config, those with an id from their name first,
 //
 // and, among each of these, pools after the others. If one of the others gets nothing that way, those come first who have
 // nothing of this uplink yet, since it may delegate a /64 at a time, and all pools without an id in the config come last. A
@@ -117,7 +124,7 @@ func (p *planner) share(o origin) {
 	}
 	for _, r := range a.refused {
 		if r.full {
-			r.problem.Message += a.whoHasIt()
+			r.problem.Message += p.whoHasIt(a, r.problem.Path)
 		}
 		r.problem.uplink, r.problem.deprecated = o.uplink(), o.State != Preferred
 		p.problems = append(p.problems, r.problem)
@@ -192,14 +199,14 @@ func (p *planner) reserved(g Delegation) *space {
 // delegation, never takes the place of one that has it already.
 func (p *planner) rank(i int, o origin, scarce bool) int {
 	c := p.cfg.Downstreams[i]
-	here := p.announced(c.Name, o.Prefix)
+	here := p.had(c, o.Prefix).IsValid()
 	rank := 0
 	switch id, known := p.led.Subnets[c.Name]; {
 	case c.Subnet >= 0 || c.Subnet == config.VLANSubnet:
+	case here:
+		rank = 1
 	case known && int(c.Length) >= o.Prefix.Bits() && id < subnetCount(o.Prefix, int(c.Length)):
-		if rank = 2; here {
-			rank = 1
-		}
+		rank = 2
 	case c.Subnet == config.HashSubnet:
 		rank = 3
 	default:
@@ -217,24 +224,27 @@ func (p *planner) rank(i int, o origin, scarce bool) int {
 	return rank
 }
 
-// announced reports whether hosts of a downstream were told of a part of g, and not yet that it is over.
-func (p *planner) announced(downstream string, g netip.Prefix) bool {
-	return slices.ContainsFunc(p.before.Announced[downstream], func(r AnnouncedRecord) bool {
-		return r.Until.IsForever() && g.Overlaps(r.Prefix)
-	})
+// had is the subnet of g that c has had so far; the zero Prefix if none of a length that it may have.
+func (p *planner) had(c config.Downstream, g netip.Prefix) netip.Prefix {
+	for _, h := range p.before.Had[c.Name] {
+		if g.Contains(h.Addr()) && h.Bits() >= g.Bits() && (h.Bits() == int(c.Length) || isPool(c) && h.Bits() > int(c.Length) && h.Bits() <= 64) {
+			return h
+		}
+	}
+	return netip.Prefix{}
 }
 
 // whoHasIt ends a message about a delegation of which somebody gets nothing, or less than he asked for.
-func (a *allotment) whoHasIt() string {
+func (p *planner) whoHasIt(a *allotment, path string) string {
 	const most = 8
 	var got []string
-	holders := slices.DeleteFunc(slices.Clone(a.order), func(i int) bool { return !a.given[i].prefix.IsValid() })
-	for _, i := range holders[:min(most, len(holders))] {
-		h, _ := a.space.overlapping(a.given[i].prefix)
-		got = append(got, fmt.Sprintf("%s has %s", h.who, h.prefix))
-	}
-	if more := len(holders) - most; more > 0 {
-		got = append(got, fmt.Sprintf("and %d more", more))
+	for i, c := range p.cfg.Downstreams {
+		if g, ok := a.given[i]; ok && path != "downstream."+c.Name {
+			if len(got) == most {
+				return ": " + strings.Join(got, ", ") + ", and others the rest"
+			}
+			got = append(got, fmt.Sprintf("%s has %s", c.Name, g.prefix))
+		}
 	}
 	if len(got) == 0 {
 		return ""

@@ -216,6 +216,7 @@ type Problem struct {
 type Ledger struct {
 	Uplinks   map[string]uint32            `json:"uplinks"`   // uplink name → number u
 	Subnets   map[string]uint64            `json:"subnets"`   // downstream name → subnet id last used
+	Had       map[string][]netip.Prefix    `json:"had"`       // downstream name → its subnets of all delegations
 	Holds     map[string][]netip.Prefix    `json:"holds"`     // uplink name → delegations in use: nobody else gets what overlaps them
 	Loopback  map[string][]netip.Prefix    `json:"loopback"`  // uplink name → parts of delegations out of which lo has an address
 	Announced map[string][]AnnouncedRecord `json:"announced"` // downstream name → prefixes that hosts may still use

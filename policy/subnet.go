@@ -3,11 +3,16 @@ package policy
 import (
 	"fmt"
 	"hash/fnv"
+	"net/netip"
+	"slices"
 
 	"uplinkd/internal/config"
 )
 
-const delegationFull = "delegation-full"
+const (
+	delegationFull = "delegation-full"
+	poolShrunk     = "pool-shrunk"
+)
 
 // choose finds the subnet of c in what is left of a delegation. Without one, or with one smaller than c wants, there is a
 // refusal that says why, unless a problem with the interface says it already.
@@ -16,9 +21,12 @@ func (p *planner) choose(c config.Downstream, a *allotment) (g given, refused *r
 	refuse := func(full bool, code, format string, args ...any) {
 		refused = &refusal{Problem{Path: "downstream." + c.Name, Code: code, Message: fmt.Sprintf(format, args...)}, full}
 	}
+	if h := p.had(c, a.Prefix); c.Subnet < 0 && h.Bits() > length && a.space.isFree(h) && !p.canGrow(c, a, h) {
+		return a.small(c, h)
+	}
 	if length < a.Prefix.Bits() {
 		if isPool(c) {
-			return shrunk(c, a)
+			return p.shrunk(c, a)
 		}
 		if a.up == nil {
 			refuse(false, "delegation-too-short", "%s is too small for a /%d; set a shorter ula, or a longer length", a.origin, length)
@@ -51,7 +59,7 @@ func (p *planner) choose(c config.Downstream, a *allotment) (g given, refused *r
 		return given{idOf(a.Prefix, prefix), prefix, true}, nil
 	}
 	if isPool(c) {
-		return shrunk(c, a)
+		return p.shrunk(c, a)
 	}
 	refuse(true, delegationFull, "no free /%d left in %s", length, a.origin)
 	return g, refused
@@ -73,6 +81,11 @@ func (p *planner) explicitID(c config.Downstream) (id uint64, ok bool) {
 // byName finds the subnet that c had before, or that its name stands for: the next free one if that is taken.
 func (p *planner) byName(c config.Downstream, a *allotment, count uint64) (given, bool) {
 	length := int(c.Length)
+	if h := p.had(c, a.Prefix); h.IsValid() { // a pool that was smaller grows where it is
+		if whole := netip.PrefixFrom(h.Addr(), length).Masked(); a.space.isFree(whole) && (whole == h || p.canGrow(c, a, h)) {
+			return given{idOf(a.Prefix, whole), whole, true}, true
+		}
+	}
 	if id, known := p.led.Subnets[c.Name]; known && id < count {
 		if prefix := subnetOf(a.Prefix, length, id); a.space.isFree(prefix) {
 			return given{id, prefix, true}, true
@@ -94,13 +107,28 @@ func (p *planner) byName(c config.Downstream, a *allotment, count uint64) (given
 	return given{id, subnetOf(a.Prefix, length, id), true}, true
 }
 
+// canGrow reports whether a pool that has got h in the place of a larger subnet can have that one where it is now. It does
+// not move for it: inner networks would be numbered anew.
+func (p *planner) canGrow(c config.Downstream, a *allotment, h netip.Prefix) bool {
+	whole := netip.PrefixFrom(h.Addr(), int(c.Length)).Masked()
+	return a.space.isFree(whole) && !slices.ContainsFunc(p.cfg.Downstreams, func(o config.Downstream) bool {
+		return o.Name != c.Name && slices.ContainsFunc(p.before.Had[o.Name], whole.Overlaps)
+	})
+}
+
 // shrunk gives the pool c the largest part that is left, the last one: subnets of networks come first from the other end.
-func shrunk(c config.Downstream, a *allotment) (g given, refused *refusal) {
-	problem := Problem{Path: "downstream." + c.Name, Code: delegationFull, Message: fmt.Sprintf("no free /64 left in %s for inner routers", a.origin)}
-	if length := max(a.space.largest(), int(c.Length)); length <= 64 {
-		prefix, _ := a.space.last(length)
-		g = given{id: idOf(a.Prefix, prefix), prefix: prefix}
-		problem.Code, problem.Message = "pool-shrunk", fmt.Sprintf("a /%d does not fit into what is left of %s, so inner routers share %s", c.Length, a.origin, prefix)
+func (p *planner) shrunk(c config.Downstream, a *allotment) (given, *refusal) {
+	length := max(a.space.largest(), int(c.Length))
+	if length > 64 {
+		return given{}, &refusal{Problem{Path: "downstream." + c.Name, Code: delegationFull,
+			Message: fmt.Sprintf("no free /64 left in %s for inner routers", a.origin)}, true}
 	}
-	return g, &refusal{problem, true}
+	prefix, _ := a.space.last(length)
+	return a.small(c, prefix)
+}
+
+// small gives the pool c a prefix that is smaller than it should be.
+func (a *allotment) small(c config.Downstream, prefix netip.Prefix) (given, *refusal) {
+	return given{id: idOf(a.Prefix, prefix), prefix: prefix}, &refusal{Problem{Path: "downstream." + c.Name, Code: poolShrunk,
+		Message: fmt.Sprintf("%s has no room for a /%d beside the others, so inner routers share %s", a.origin, c.Length, prefix)}, true}
 }

@@ -52,6 +52,8 @@ type Place struct {
 	IAID   uint32  `json:"iaid"`
 	Length uint8   `json:"length"`
 	ID     uint64  `json:"id"`
+
+	Prefixes []netip.Prefix `json:"prefixes"` // that it has been lent or offered now: where there was no room at ID, others; sorted
 }
 
 // StalePrefix is a prefix that a downstream has no longer while its hosts may still use addresses of it, and that nobody
