@@ -120,16 +120,17 @@ const (
 	stateless
 )
 
-var stateNames = [...]string{StateNoLink, "soliciting", "requesting", "bound", "renewing", StateRebinding,
+var stateNames = [...]string{StateNoLink, "soliciting", StateRequesting, "bound", "renewing", StateRebinding,
 	"confirming stored lease", "releasing", "declining", "informed"}
 
 const informing = "asking for information" // stateless, until an Information-request is answered
 
 // Names of states that others act on.
 const (
-	StateNoLink    = "waiting for link"
-	StateRebinding = "rebinding" // T2 has passed: any server is asked to extend the lease
-	StateReleased  = "released"  // of a client that is silent after a Release
+	StateNoLink     = "waiting for link"
+	StateRequesting = "requesting" // a server is asked for what it has offered, or what it has no binding of
+	StateRebinding  = "rebinding"  // T2 has passed: any server is asked to extend the lease
+	StateReleased   = "released"   // of a client that is silent after a Release
 )
 
 // NewMachine returns a machine that waits for InputLinkUp. saved is the lease from before, the zero Lease if there is

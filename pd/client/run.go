@@ -264,7 +264,9 @@ func (r *run) step(in pd.Input, received time.Time) {
 			r.noteLack(o.Lease, note)
 			r.leased(o, received)
 		case pd.OutputFailed:
-			r.failure, r.reported = o.Text, true
+			r.failure = o.Text
+			// After NoBinding the same server is asked at once for the bindings (§18.2.10.1): it has its last word yet to say.
+			r.reported = r.reported || r.machine.State() != pd.StateRequesting
 			r.log.Warn("DHCPv6 exchange failed", "error", o.Text)
 		case pd.OutputNote:
 			note = o.Text

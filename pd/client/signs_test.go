@@ -139,7 +139,10 @@ func TestTrace(t *testing.T) {
 }
 
 // scripted is a fake: a machine that answers InputSuspect with these outputs.
-type scripted struct{ outputs []pd.Output }
+type scripted struct {
+	outputs []pd.Output
+	state   string
+}
 
 func (m *scripted) Step(_ time.Time, in pd.Input) []pd.Output {
 	if in.Kind == pd.InputSuspect {
@@ -148,7 +151,7 @@ func (m *scripted) Step(_ time.Time, in pd.Input) []pd.Output {
 	return nil
 }
 func (m *scripted) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (m *scripted) State() string               { return "scripted" }
+func (m *scripted) State() string               { return m.state }
 func (m *scripted) Lease() pd.Lease             { return pd.Lease{} }
 func (m *scripted) Awaits() ([]uint32, bool)    { return nil, false }
 
@@ -215,7 +218,7 @@ func TestReported(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := &scripted{[]pd.Output{{Kind: pd.OutputLease, Cause: c.cause, Lease: c.lease}}}
+				m := &scripted{outputs: []pd.Output{{Kind: pd.OutputLease, Cause: c.cause, Lease: c.lease}}}
 				l := startWith(t, silent, func(client *Client) {
 					client.newMachine = func(pd.Lease, time.Time, *rand.Rand) machine { return m }
 				}, func(cfg *Config) { cfg.Machine = c.config })
@@ -236,4 +239,25 @@ func TestReported(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestReportedAfterNoBinding: while a server that has no binding is asked for one, nobody may take the stored lease for good.
+func TestReportedAfterNoBinding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &scripted{outputs: []pd.Output{{Kind: pd.OutputFailed, Text: "refused: NoBinding"}}}
+		l := startWith(t, silent, func(client *Client) {
+			client.newMachine = func(pd.Lease, time.Time, *rand.Rand) machine { return m }
+		}, func(cfg *Config) { cfg.Machine = pd.Config{PDs: []pd.PDConfig{{IAID: 7}}} })
+		for _, c := range []struct {
+			state    string
+			reported bool
+		}{{pd.StateRequesting, false}, {"soliciting", true}} {
+			m.state = c.state
+			l.Suspect("test")
+			synctest.Wait()
+			if got := l.latest(); got.Reported != c.reported || got.Failure == "" {
+				t.Errorf("%s: %+v", c.state, got)
+			}
+		}
+	})
 }
