@@ -82,7 +82,7 @@ type Machine struct {
 	offers   []offer   // soliciting: collected so far; requesting: what to fall back on, best first
 	omit     omission  // what to leave out of discovery
 	target   target    // what a Request, Release or Decline is about
-	sends    window
+	sends    Window
 	failures int // rounds of discovery that ended without a lease since the last one that gave one
 	declines declines
 	silent   DUID   // server of the lease, since its verification was not answered
@@ -237,6 +237,12 @@ func (m *Machine) State() string {
 
 // Lease is the current lease; one that is not Held if there is none.
 func (m *Machine) Lease() Lease { return m.lease }
+
+// Sent is what has been sent lately, for a machine that follows this one on the same uplink: the limit is the uplink's.
+func (m *Machine) Sent() Window { return m.sends }
+
+// Follow has m count what the machine before it has sent.
+func (m *Machine) Follow(sent Window) { m.sends = sent }
 
 // exchanging reports whether an exchange about bindings is running.
 func (m *Machine) exchanging() bool {

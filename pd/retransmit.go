@@ -173,15 +173,15 @@ func (x *exchange) nextRT(rnd *rand.Rand) time.Duration {
 	return rt
 }
 
-// window remembers the latest sends, so that no stretch of sendWindow holds more than sendLimit. A token bucket, which
-// §14.1 recommends, would let twice as many through in the worst case.
-type window struct {
+// Window remembers the latest sends, so that no stretch of sendWindow holds more than sendLimit. A token bucket, which
+// §14.1 recommends, would let twice as many through in the worst case. It is a value; the zero Window has sent nothing.
+type Window struct {
 	at   [sendLimit]time.Time
 	next int
 }
 
 // free is when the next message may be sent: now or later.
-func (w *window) free(now time.Time) time.Time {
+func (w *Window) free(now time.Time) time.Time {
 	oldest := w.at[w.next]
 	if free := oldest.Add(sendWindow); !oldest.IsZero() && free.After(now) {
 		return free
@@ -189,7 +189,7 @@ func (w *window) free(now time.Time) time.Time {
 	return now
 }
 
-func (w *window) add(now time.Time) {
+func (w *Window) add(now time.Time) {
 	w.at[w.next] = now
 	w.next = (w.next + 1) % sendLimit
 }

@@ -28,6 +28,7 @@ type Config struct {
 	Uplink      string
 	Machine     pd.Config
 	Saved       pd.Lease      // from before, the zero Lease if there is none
+	Window      pd.Window     // likewise, of the client that was there before on this uplink: see Last
 	ReportAfter time.Duration // see Update.Reported
 	WaitingFor  string        // State until Begin, for people; "": nothing. With a lease from before nothing is waited for
 	Logger      *slog.Logger
@@ -56,7 +57,7 @@ type Update struct {
 type Client struct {
 	cfg        Config
 	open       func(kernel.Link) (conn, error)
-	newMachine func(saved pd.Lease, now time.Time, rnd *rand.Rand) machine
+	newMachine func(saved pd.Lease, sent pd.Window, now time.Time, rnd *rand.Rand) machine
 	clocks     func() (clocks, bool)
 	links      chan kernel.Link // size 1: the latest wins
 	begin      chan struct{}    // size 1
@@ -64,6 +65,8 @@ type Client struct {
 	suspect    chan string      // size 1
 	conflicts  chan netip.Addr
 	release    chan chan struct{}
+	lease      pd.Lease      // see Last
+	sent       pd.Window     // likewise
 	stopped    chan struct{} // closed when Run returns
 }
 
@@ -73,6 +76,7 @@ type machine interface {
 	Deadline() (t time.Time, ok bool)
 	State() string
 	Lease() pd.Lease
+	Sent() pd.Window
 	Awaits() (xids []uint32, reconfigure bool)
 }
 
@@ -87,8 +91,10 @@ func New(cfg Config) *Client {
 	return &Client{
 		cfg:  cfg,
 		open: func(l kernel.Link) (conn, error) { return openSocket(l, cfg.DSCP, cfg.Priority) },
-		newMachine: func(saved pd.Lease, now time.Time, rnd *rand.Rand) machine {
-			return pd.NewMachine(cfg.Machine, saved, now, rnd)
+		newMachine: func(saved pd.Lease, sent pd.Window, now time.Time, rnd *rand.Rand) machine {
+			m := pd.NewMachine(cfg.Machine, saved, now, rnd)
+			m.Follow(sent)
+			return m
 		},
 		clocks:    readClocks,
 		links:     make(chan kernel.Link, 1),
@@ -176,11 +182,26 @@ func (c *Client) Release(ctx context.Context) error {
 	return fmt.Errorf("release the lease of uplink %s: %w", c.cfg.Uplink, err)
 }
 
+// Last is what the client that follows this one on the same uplink needs to know, as Config.Saved and Config.Window, when
+// Run has returned: the lease as it was held at the end, which may be newer than the one on disk, and what was sent lately,
+// since the limit on that is the uplink's (RFC 9915 §14.1). Before that it is what the Config of c says.
+func (c *Client) Last() (pd.Lease, pd.Window) {
+	select {
+	case <-c.stopped:
+		return c.lease, c.sent
+	default:
+		return c.cfg.Saved, c.cfg.Window
+	}
+}
+
 // Run is the client's life; it may be called once. It returns nil when ctx is cancelled, without a Release.
 func (c *Client) Run(ctx context.Context) error {
 	defer close(c.stopped)
 	r := newRun(c)
-	defer r.closeSocket()
+	defer func() {
+		r.closeSocket()
+		c.lease, c.sent = r.machine.Lease(), r.machine.Sent()
+	}()
 	r.observe(r.update(r.machine.Lease(), "", time.Time{}))
 	timer := time.NewTimer(0)
 	defer timer.Stop()

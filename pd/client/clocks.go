@@ -62,7 +62,7 @@ func (r *run) resume(slept time.Duration) {
 	}
 	now := time.Now()
 	before := r.machine.Lease()
-	r.machine = r.newMachine(earlier(before, now, slept), now, r.rnd)
+	r.machine = r.newMachine(earlier(before, now, slept), r.machine.Sent(), now, r.rnd)
 	after := r.machine.Lease()
 	cause := pd.CauseNoted
 	if len(after.Prefixes) < len(before.Prefixes) || len(after.Addresses) < len(before.Addresses) {

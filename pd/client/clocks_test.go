@@ -159,6 +159,7 @@ func (m *spinning) Step(time.Time, pd.Input) []pd.Output { m.steps++; return nil
 func (m *spinning) Deadline() (time.Time, bool)          { return time.Now().Add(-time.Second), true }
 func (m *spinning) State() string                        { return "spinning" }
 func (m *spinning) Lease() pd.Lease                      { return pd.Lease{} }
+func (m *spinning) Sent() pd.Window                      { return pd.Window{} }
 func (m *spinning) Awaits() ([]uint32, bool)             { return nil, false }
 
 // An error in the machine must not turn into a busy loop, nor starve what else there is to do.
@@ -166,7 +167,7 @@ func TestDeadlineInThePast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &spinning{}
 		l := startWith(t, silent, func(c *Client) {
-			c.newMachine = func(pd.Lease, time.Time, *rand.Rand) machine { return m }
+			c.newMachine = func(pd.Lease, pd.Window, time.Time, *rand.Rand) machine { return m }
 		})
 		time.Sleep(time.Second)
 		l.Suspect("test") // is heard

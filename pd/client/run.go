@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"uplinkd/internal/kernel"
@@ -49,6 +50,7 @@ type run struct {
 	trouble  string          // with the socket
 	remote   limiter         // for log lines that others on the link can cause
 	sending  limiter         // for log lines about sending
+	taken    limiter         // for log lines about addresses that others have
 	last     Update
 }
 
@@ -63,7 +65,7 @@ func newRun(c *Client) *run {
 		rnd:      rand.New(rand.NewChaCha8(seed)),
 		reportAt: now.Add(c.cfg.ReportAfter),
 	}
-	r.machine = c.newMachine(c.cfg.Saved, now, r.rnd)
+	r.machine = c.newMachine(c.cfg.Saved, c.cfg.Window, now, r.rnd)
 	// What is held has to be verified when the link comes up (RFC 9915 §18.2.12), whatever routers say.
 	r.waits = c.cfg.WaitingFor != "" && !r.machine.Lease().Held()
 	r.clock, _ = c.clocks()
@@ -235,10 +237,11 @@ func (r *run) doubt(why string) {
 }
 
 func (r *run) conflict(a netip.Addr) {
-	if r.released {
+	ours := slices.ContainsFunc(r.machine.Lease().Addresses, func(l pd.LeasedAddress) bool { return l.Address == a })
+	if r.released || !ours {
 		return
 	}
-	r.log.Warn("address is in use by another node", "address", a)
+	r.taken.log(r.log, "address is in use by another node", "address", a)
 	r.step(pd.Input{Kind: pd.InputConflict, Address: a}, time.Time{})
 }
 

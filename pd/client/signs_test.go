@@ -153,6 +153,7 @@ func (m *scripted) Step(_ time.Time, in pd.Input) []pd.Output {
 func (m *scripted) Deadline() (time.Time, bool) { return time.Time{}, false }
 func (m *scripted) State() string               { return m.state }
 func (m *scripted) Lease() pd.Lease             { return pd.Lease{} }
+func (m *scripted) Sent() pd.Window             { return pd.Window{} }
 func (m *scripted) Awaits() ([]uint32, bool)    { return nil, false }
 
 // TestNote has why a lease lacks what was asked for: until it has it, or has nothing at all.
@@ -166,7 +167,7 @@ func TestNote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &scripted{}
 		l := startWith(t, silent, func(client *Client) {
-			client.newMachine = func(pd.Lease, time.Time, *rand.Rand) machine { return m }
+			client.newMachine = func(pd.Lease, pd.Window, time.Time, *rand.Rand) machine { return m }
 		}, func(cfg *Config) {
 			cfg.Machine = pd.Config{PDs: []pd.PDConfig{{IAID: 7}, {IAID: 9}}, NA: &pd.NAConfig{IAID: 8}}
 		})
@@ -220,7 +221,7 @@ func TestReported(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := &scripted{outputs: []pd.Output{{Kind: pd.OutputLease, Cause: c.cause, Lease: c.lease}}}
 				l := startWith(t, silent, func(client *Client) {
-					client.newMachine = func(pd.Lease, time.Time, *rand.Rand) machine { return m }
+					client.newMachine = func(pd.Lease, pd.Window, time.Time, *rand.Rand) machine { return m }
 				}, func(cfg *Config) { cfg.Machine = c.config })
 				l.Suspect("test")
 				synctest.Wait()
@@ -246,7 +247,7 @@ func TestReportedAfterNoBinding(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &scripted{outputs: []pd.Output{{Kind: pd.OutputFailed, Text: "refused: NoBinding"}}}
 		l := startWith(t, silent, func(client *Client) {
-			client.newMachine = func(pd.Lease, time.Time, *rand.Rand) machine { return m }
+			client.newMachine = func(pd.Lease, pd.Window, time.Time, *rand.Rand) machine { return m }
 		}, func(cfg *Config) { cfg.Machine = pd.Config{PDs: []pd.PDConfig{{IAID: 7}}} })
 		for _, c := range []struct {
 			state    string
