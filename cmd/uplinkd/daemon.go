@@ -155,7 +155,7 @@ func (d *daemon) options(kern *rtnl.Kernel, state *store.Dir) engine.Options {
 		}
 	}
 	return engine.Options{Config: d.cfg, Kernel: kern, Store: state, Log: d.log, BootID: bootID(), Leases: leases, Lost: lost, Version: versionText(),
-		Damaged: store.ErrCorrupt, NoOwnerMark: !kern.Caps().IFAProto, Tick: d.system.tick(),
+		Damaged: store.ErrCorrupt, Repaired: state.Repaired, NoOwnerMark: !kern.Caps().IFAProto, Tick: d.system.tick(),
 		Links:    func(ls []kernel.Link) { d.tasks.setLinks(ls) },
 		Announce: func(name string, a policy.Announcement) { d.tasks.announce(name, a) },
 		Serve:    func(site policy.Site) { d.tasks.serve(site) }, Filtered: kern.Filtered,

@@ -51,6 +51,7 @@ func readLedger(s Store) (saved durable, err error) {
 	if err := s.ReadJSON(ledgerFile, formatVersion, &saved); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return durable{}, fmt.Errorf("without the ledger it is unknown what sysctls were before: %w", err)
 	}
+	_ = saved.sound() // what uplinkd cannot have written is not its to undo
 	return saved, nil
 }
 

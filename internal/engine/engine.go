@@ -46,6 +46,8 @@ type Options struct {
 	Secret  []byte       // of this router, for opaque host parts (RFC 7217)
 	Damaged error        // what errors.Is finds in a ReadJSON error when the file was set aside as damaged
 
+	Repaired func(file string, cause error) error // keeps a copy of a file that parts of are not believed; returns what to log
+
 	NoOwnerMark bool          // addresses carry no IFA_PROTO on this kernel (before 5.18): the ledger is their owner mark
 	Tick        time.Duration // longest time between two calls of Alive; 0: only after steps
 
@@ -73,15 +75,16 @@ type Engine struct {
 	watch    watchers
 
 	// Owned by Run.
-	ctx     context.Context // of Run
-	cfg     *config.Config
-	world   policy.World
-	clients map[string]ClientStatus
-	ledger  policy.Ledger
-	saved   durable        // what sysctls were, owned addresses, and borrowers as the disk is to have them; its Plan is only read at the start
-	lost    []netip.Prefix // delegations lost in this boot, the last ones
-	shown   policy.Site
-	limits  limiter
+	ctx      context.Context // of Run
+	cfg      *config.Config
+	world    policy.World
+	clients  map[string]ClientStatus
+	ledger   policy.Ledger
+	repaired bool           // the ledger on disk is not the one that is believed
+	saved    durable        // what sysctls were, owned addresses, and borrowers as the disk is to have them; its Plan is only read at the start
+	lost     []netip.Prefix // delegations lost in this boot, the last ones
+	shown    policy.Site
+	limits   limiter
 
 	confirmedSite policy.Site // of the last step
 	unrouted      map[netip.Prefix]bool
@@ -149,6 +152,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	written := make(chan struct{})
 	go func() { defer close(written); e.write() }()
 	defer func() { close(e.jobs); <-written }() // what was decided reaches the disk before Run returns
+	if e.repaired {
+		e.save()
+	}
 	e.refreshLinks(ctx)
 	e.world.Now = time.Now()
 	if state, err := e.opt.Kernel.Read(ctx, e.scope(kernel.State{})); err == nil {

@@ -143,6 +143,13 @@ func (e *Engine) load() error {
 	if err := read(e, ledgerFile, &e.saved); err != nil {
 		return err
 	}
+	if err := e.saved.sound(); err != nil {
+		if e.opt.Repaired != nil {
+			err = e.opt.Repaired(ledgerFile, err)
+		}
+		e.opt.Log.Error("going on without parts of a damaged state file", "err", err)
+		e.repaired = true
+	}
 	if e.saved.Sysctls == nil {
 		e.saved.Sysctls = map[string]string{}
 	}

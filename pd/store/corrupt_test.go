@@ -109,3 +109,25 @@ func TestSetAside(t *testing.T) {
 		}
 	}
 }
+
+// A reader that does not believe parts of a file goes on with the rest: the file stays, a copy shows what it was.
+func TestRepaired(t *testing.T) {
+	d := open(t, t.TempDir())
+	put(t, d, "ledger.json", "{}")
+	err := d.Repaired("ledger.json", errors.New("two uplinks have the number 7"))
+	want := fmt.Sprintf("unusable state file %s/ledger.json: two uplinks have the number 7; going on with the rest, a copy is kept as ledger.json.corrupt-1", d.path)
+	if !errors.Is(err, ErrCorrupt) || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	for _, name := range []string{"ledger.json", "ledger.json.corrupt-1"} {
+		if b, err := os.ReadFile(filepath.Join(d.path, name)); string(b) != "{}" {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	for range maxSetAside + 3 {
+		d.Repaired("ledger.json", errors.New("again"))
+	}
+	if n := len(files(t, d)); n != maxSetAside+2 {
+		t.Errorf("%d files, want %d, the ledger and the lock: %q", n, maxSetAside, files(t, d))
+	}
+}

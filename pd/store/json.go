@@ -126,20 +126,51 @@ func (d *Dir) corrupt(name string, cause error) error {
 	return fmt.Errorf("%w; going on without it, it is kept as %s", err, kept)
 }
 
-// setAside renames a file to NAME.corrupt-N with the first N that is free; when none is, the last one is replaced.
+// setAside renames a file.
 func (d *Dir) setAside(name string) (kept string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	kept = d.freeAside(name)
+	if err := d.root.Rename(name, kept); err != nil {
+		return "", bare(err)
+	}
+	return kept, d.syncDir()
+}
+
+// freeAside is NAME.corrupt-N with the first N that is free; when none is, the last one is replaced.
+func (d *Dir) freeAside(name string) (kept string) {
 	for n := 1; n <= maxSetAside; n++ {
 		kept = fmt.Sprintf("%s.corrupt-%d", name, n)
 		if _, err := d.root.Lstat(kept); errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}
-	if err := d.root.Rename(name, kept); err != nil {
-		return "", bare(err)
+	return kept
+}
+
+// Repaired keeps a copy of a file of which its reader does not believe parts, as it does with a file that is damaged as a
+// whole, and returns the error that says so. The file itself stays for the rest of it.
+func (d *Dir) Repaired(name string, cause error) error {
+	err := fmt.Errorf("%w %s: %w", ErrCorrupt, d.file(name), cause)
+	if d.lock == nil {
+		return err
 	}
-	return kept, d.syncDir()
+	kept, kerr := d.copyAside(name)
+	if kerr != nil {
+		return fmt.Errorf("%w; going on with the rest; keeping a copy failed: %w", err, kerr)
+	}
+	return fmt.Errorf("%w; going on with the rest, a copy is kept as %s", err, kept)
+}
+
+func (d *Dir) copyAside(name string) (kept string, err error) {
+	b, err := d.read(name)
+	if err != nil {
+		return "", err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	kept = d.freeAside(name)
+	return kept, d.replace(kept, b)
 }
 
 // SetAside returns the full names of the damaged files that were set aside and are still there.
