@@ -229,6 +229,23 @@ func TestErrorsAs(t *testing.T) {
 	}
 }
 
+// However the authentication information is written wrongly, what is said about it is said without it.
+func TestSecretIsNotShown(t *testing.T) {
+	const secret = "0000000000000000000000534543524554"
+	for _, line := range []string{
+		"dhcpv6.auth = " + secret, "dhcpv6.auth = " + secret + "xyz", "dhcpv6.auth = 0x" + secret, "dhcpv6.\"auth\" = " + secret + "abc",
+		"dhcpv6 = { auth = " + secret + "abc }", "dhcpv6.auht = " + secret + "abc", "auth = " + secret + "abc", "dhcpv6.auth = \"" + secret,
+		"dhcpv6.auth = \"" + secret + "xyz\"", "dhcpv6.auth = [\"" + secret + "\"]", "dhcpv6.auth = [" + secret + "abc]",
+		"dhcpv6.auth = " + secret + "abc " + secret, "dhcpv6.auth = '" + secret + "' '" + secret + "'", "dhcpv6.auth = -" + secret,
+		"dhcpv6.auth =\n" + secret, "dhcpv6.auth = \"" + strings.Repeat(secret, 100) + "\"", "dhcpv6.auth = \"\\q" + secret + "\"",
+	} {
+		_, err := Parse(File{"uplinkd.toml", []byte("[uplink.fiber]\ninterface = \"wan0\"\n" + line + "\n")})
+		if err == nil || strings.Contains(err.Error(), "5345") || !strings.HasPrefix(err.Error(), "uplinkd.toml:") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
 func TestTooLarge(t *testing.T) {
 	big := File{"conf.d/big.toml", []byte(strings.Repeat("#", MaxFileSize+1))}
 	_, err := Parse(File{"uplinkd.toml", []byte(smallest)}, big)

@@ -107,38 +107,48 @@ func (r *reader) judge() {
 		at.Line, at.Column = detail.Position()
 	}
 	msg = "invalid TOML: " + printable(strings.TrimPrefix(msg, "toml: "))
-	if word, column := r.bareWord(at); word != "" {
-		at.Column, msg = column, "write a string in quotes: "+quote(word)
+	if key, word, column := r.bareWord(at); word != "" {
+		at.Column, msg = column, "write a string in quotes"
+		if !isSecret(key, word) {
+			msg += ": " + quote(word)
+		}
 	}
 	r.errs = append(r.errs, Error{Pos: at, Msg: msg})
 }
 
-// bareWord returns what stands without quotes as the value of a key, and where, if it can only be meant as a string: most
+// isSecret reports whether word is nothing to show in a terminal, a log or a bug report: it is what a key, as it is written,
+// says about dhcpv6.auth, or looks like that under a key that is mistyped.
+func isSecret(key, word string) bool {
+	last := key[strings.LastIndexByte(key, '.')+1:]
+	return strings.Trim(last, `"`) == "auth" || len(word) >= 16 && strings.Trim(word, "0123456789abcdefABCDEF") == ""
+}
+
+// bareWord returns a key, what stands without quotes as its value, and where, if it can only be meant as a string: most
 // other formats need no quotes. In an inline table it must be where the mistake is, since others stand in the same line.
-func (r *reader) bareWord(at Position) (word string, column int) {
+func (r *reader) bareWord(at Position) (key, word string, column int) {
 	if at.Line < 1 || at.Line > len(r.lines) {
-		return "", 0
+		return "", "", 0
 	}
 	text := r.file.Data[r.lines[at.Line-1]:]
 	if i := bytes.IndexByte(text, '\n'); i >= 0 {
 		text = text[:i]
 	}
 	for _, m := range bareValue.FindAllSubmatchIndex(text, -1) {
-		if m[0] > 0 && (at.Column <= m[2] || at.Column > m[3]+1) {
+		if m[0] > 0 && (at.Column <= m[4] || at.Column > m[5]+1) {
 			continue
 		}
-		word = strings.TrimRight(string(text[m[2]:m[3]]), " \t\r")
+		word = strings.TrimRight(string(text[m[4]:m[5]]), " \t\r")
 		if word == "true" || word == "false" || strings.Trim(word, "+-0123456789_.") == "" {
 			continue
 		}
-		return word, m[2] + 1
+		return string(text[m[2]:m[3]]), word, m[4] + 1
 	}
-	return "", 0
+	return "", "", 0
 }
 
 // bareValue matches KEY = VALUE, at the beginning of a line or in an inline table, with a value that begins like no other
 // TOML value than a number, a boolean or a date.
-var bareValue = regexp.MustCompile(`(?:^|[{,])[ \t]*[A-Za-z0-9_."-]+[ \t]*=[ \t]*([^ \t"'\[{#=][^"'\[\]{},#]*)`)
+var bareValue = regexp.MustCompile(`(?:^|[{,])[ \t]*([A-Za-z0-9_."-]+)[ \t]*=[ \t]*([^ \t"'\[{#=][^"'\[\]{},#]*)`)
 
 // openSection handles [a.b]. Lists of sections, [[a.b]], are refused; their keys go to a table that nobody reads.
 func (r *reader) openSection(root *node, e *unstable.Node) *node {
