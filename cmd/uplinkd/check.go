@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"uplinkd/internal/config"
+	"uplinkd/internal/kernel/rtnl"
 )
 
 var checkVerb = verb{
@@ -106,13 +107,17 @@ func warnings(cfg *config.Config, file string) (out config.Errors) {
 		missing("uplink."+u.Name, u.Interface, u.Pos)
 	}
 	for _, d := range cfg.Downstreams {
-		missing("downstream."+d.Name, d.Interface, d.Pos)
-		if len(cfg.Uplinks) > 1 && len(d.From) != 1 {
+		if d.Interface != "" {
+			missing("downstream."+d.Name, d.Interface, d.Pos)
+		}
+		if len(cfg.Uplinks) > 1 && len(d.From) != 1 && d.Kind == config.Access {
 			warn(d.Pos, "downstream."+d.Name, "it has subnets of several uplinks, and there is no failover yet: when an uplink fails, "+
 				"hosts go on using its prefix until the lease ends; to have one uplink only: from = %q", cfg.Uplinks[0].Name)
 		}
 	}
 	warnOfPrefixes(cfg, warn)
+	warnOfUses(cfg, warn)
+	warnOfNFT(cfg, warn)
 	if len(cfg.Downstreams) == 0 {
 		warn(config.Position{File: file, Line: 1, Column: 1}, "downstream",
 			"none is configured: prefixes are obtained and routed, but nothing is numbered from them; add a section [downstream.NAME]")
@@ -136,6 +141,9 @@ func warnings(cfg *config.Config, file string) (out config.Errors) {
 // warnOfPrefixes finds downstreams for which no uplink asks for a prefix.
 func warnOfPrefixes(cfg *config.Config, warn func(pos config.Position, path, format string, args ...any)) {
 	for _, d := range cfg.Downstreams {
+		if !d.HasSubnet() {
+			continue
+		}
 		asks, first := false, ""
 		for _, u := range cfg.Uplinks {
 			if len(d.From) == 0 || slices.Contains(d.From, u.Name) {
@@ -146,6 +154,35 @@ func warnOfPrefixes(cfg *config.Config, warn func(pos config.Position, path, for
 		if !asks {
 			warn(d.Pos, "downstream."+d.Name, "no uplink that it draws on asks for a prefix, so that it is never numbered; "+
 				"remove dhcpv6.prefixes = [] from uplink.%s, or draw on another with from", first)
+		}
+	}
+}
+
+// warnOfUses finds transits whose inner routers get prefixes and nothing to tell them the way out.
+func warnOfUses(cfg *config.Config, warn func(pos config.Position, path, format string, args ...any)) {
+	for _, d := range cfg.Downstreams {
+		if d.Kind == config.Transit && !d.Via.IsValid() && !slices.ContainsFunc(cfg.Downstreams, func(o config.Downstream) bool {
+			return o.Interface == d.Interface && o.Kind == config.Access && o.RA.Enabled
+		}) {
+			warn(d.Pos, "downstream."+d.Name, "inner routers on %s borrow prefixes, but no router advertisement tells them of a default router; "+
+				"add a section [downstream.NAME] with interface = %q and kind = \"access\", or give them a static default route", d.Interface, d.Interface)
+		}
+	}
+}
+
+// warnOfNFT says what does not work without the program nft.
+func warnOfNFT(cfg *config.Config, warn func(pos config.Position, path, format string, args ...any)) {
+	err := rtnl.HasNFT()
+	if err == nil {
+		return
+	}
+	for _, d := range cfg.Downstreams {
+		switch {
+		case len(d.AnyIP.Ports) > 0:
+			warn(d.Pos, "downstream."+d.Name, "nothing will be marked for anyip.ports: %v", err)
+		case d.Kind == config.Access || d.Kind == config.Transit:
+			warn(d.Pos, "downstream."+d.Name, "hosts that go on using a prefix that is gone will not be told: %v", err)
+			return // once is enough
 		}
 	}
 }

@@ -17,9 +17,10 @@ import (
 
 var cleanVerb = verb{
 	name: "clean", summary: "remove exactly what uplinkd has put into the kernel",
-	about: `Removes the addresses, routes and rules that carry uplinkd's mark (protocol 200) or stand in its ledger, and gives kernel
-variables the values that they had before uplinkd. Objects of others stay. Leases, the DHCP identity and subnet numbers
-stay too, so that the next start gets the same prefixes.
+	about: `Removes the addresses, routes and rules that carry uplinkd's mark (protocol 200) or stand in its ledger and the nft tables
+named uplinkd, and gives kernel variables the values that they had before uplinkd. Objects of others stay. Leases, the DHCP
+identity, the ULA prefix, subnet numbers and what inner routers have borrowed stay too, so that the next start gets the same
+prefixes.
 
 Refuses while a daemon is running: stop it first. Needs root. Without uplinkd hosts keep what was announced to them
 until it runs out; nothing is released at the provider.`,

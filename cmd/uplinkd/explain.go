@@ -9,11 +9,12 @@ import (
 )
 
 var explainVerb = verb{
-	name: "explain", args: "ADDRESS", summary: "what uplinkd has to do with an address, and why",
-	about: "Asks the daemon about an IP address: what it is (the router's own, in a downstream's subnet, in an unused part of a delegation, a next hop), " +
-		"the lease and the lines of the configuration behind it, and the routes and rules that concern it, each with its reason.",
-	failed:   "the address is not ours, or the daemon cannot be asked",
-	examples: []string{"uplinkd explain 2001:db8:100::1", "uplinkd explain --json 2001:db8:100::1 | jq -r '.roles[]'"},
+	name: "explain", args: "ADDRESS|PREFIX", summary: "what uplinkd has to do with an address or prefix, and why",
+	about: "Asks the daemon about an IP address: what it is (the router's own, in a downstream's subnet, lent to an inner router, in an unused part of a delegation, " +
+		"gone, a next hop), the lease and the lines of the configuration behind it, and the routes, rules and nft tables that concern it, each with its reason. " +
+		"Of a prefix it tells what holds for all of its addresses.",
+	failed:   "it is not ours, or the daemon cannot be asked",
+	examples: []string{"uplinkd explain 2001:db8:100::1", "uplinkd explain 2001:db8:100:fe::/64", "uplinkd explain --json 2001:db8:100::1 | jq -r '.roles[]'"},
 	run:      cmdExplain,
 }
 
@@ -25,14 +26,15 @@ func cmdExplain(env *environment, args []string) int {
 	if !ok {
 		return status
 	}
-	addr, err := netip.ParseAddr(rest[0])
-	if prefix, perr := netip.ParsePrefix(rest[0]); err != nil && perr == nil {
-		return env.usage("explain", "%s is a prefix; give one address of it, such as %s", prefix, prefix.Masked().Addr().Next())
+	var what fmt.Stringer
+	if prefix, err := netip.ParsePrefix(rest[0]); err == nil {
+		what = prefix.Masked()
+	} else if addr, err := netip.ParseAddr(rest[0]); err == nil {
+		what = addr
+	} else {
+		return env.usage("explain", "%q is neither an IP address nor a prefix", rest[0])
 	}
-	if err != nil {
-		return env.usage("explain", "%q is not an IP address", rest[0])
-	}
-	x, err := env.client().Explain(env.ctx, addr)
+	x, err := env.client().Explain(env.ctx, what)
 	if err != nil {
 		return env.fail(err)
 	}
@@ -42,7 +44,7 @@ func cmdExplain(env *environment, args []string) int {
 	case x.Ours:
 		env.page().explanation(x)
 	default:
-		env.page().block("", x.Address.String()+" is not ours: no delegation, subnet, next hop or announcement of uplinkd has to do with it. "+
+		env.page().block("", subject(x)+" is not ours: no delegation, subnet, next hop or announcement of uplinkd has to do with it. "+
 			"All there is: uplinkd status", plain)
 	}
 	if !x.Ours {
@@ -51,14 +53,27 @@ func cmdExplain(env *environment, args []string) int {
 	return exitOK
 }
 
+// subject is what was asked about.
+func subject(x ctl.Explanation) string {
+	if x.Prefix.IsValid() {
+		return x.Prefix.String()
+	}
+	return x.Address.String()
+}
+
 func (p page) explanation(x ctl.Explanation) {
-	p.put(bold, x.Address.String()+" is")
+	p.put(bold, subject(x)+" is")
 	p.newline()
 	for _, r := range x.Roles {
 		p.block("  - ", r, plain)
 	}
-	if len(x.Subnets)+len(x.Delegations) > 0 {
+	if len(x.Subnets)+len(x.Loans)+len(x.Delegations) > 0 {
 		p.newline()
+	}
+	for _, l := range x.Loans {
+		p.field("lent", fmt.Sprintf("%s, part of %s, %s, valid %s", l.Prefix, l.Delegation, preferredText(l.State, l.Preferred), span(l.Valid.Seconds)))
+		p.field("", fmt.Sprintf("to %s, IAID %d", l.Client, l.IAID))
+		p.field("", "by "+l.Config)
 	}
 	for _, n := range x.Subnets {
 		p.field("subnet", fmt.Sprintf("%s, number %d of %s, %s, valid %s", n.Prefix, n.ID, n.Delegation, preferredText(n.State, n.Preferred), span(n.Valid.Seconds)))
@@ -72,6 +87,7 @@ func (p page) explanation(x ctl.Explanation) {
 	p.rowList("addresses", x.Addresses)
 	p.rowList("routes that match it, the most specific first", x.Routes)
 	p.rowList("rules for packets from it or to it, in order", x.Rules)
+	p.rowList("nft tables", x.Tables)
 }
 
 func leaseText(c ctl.Client6, x ctl.Explanation) string {

@@ -58,14 +58,24 @@ func (p page) status(s ctl.Status) {
 	for _, u := range s.Uplinks {
 		p.uplink(u, s)
 	}
+	if s.ULA.IsValid() {
+		p.newline()
+		p.put(bold, "ULA prefix: ")
+		p.put(plain, s.ULA.String()+", beside what is delegated")
+		p.newline()
+	}
 	for _, d := range s.Downstreams {
 		p.downstream(d)
 	}
 	p.hooks(s)
 	p.newline()
 	c := s.Counters
-	p.block("", fmt.Sprintf("%s wanted, %s waiting; last reconcile took %.1f ms",
-		count(s.Rows, "kernel object"), count(s.Waiting, "withdrawal"), c.LastSeconds*1000), plain)
+	tables := ""
+	if len(s.Tables) > 0 {
+		tables = " (nft: " + strings.Join(s.Tables, ", ") + ")"
+	}
+	p.block("", fmt.Sprintf("%s%s wanted, %s waiting; last reconcile took %.1f ms",
+		count(s.Rows, "kernel object"), tables, count(s.Waiting, "withdrawal"), c.LastSeconds*1000), plain)
 	p.block("", fmt.Sprintf("since the start: %s, %s, %d of them failed, %s; uplinkd %s",
 		count(int(c.Reconciles), "reconcile"), count(int(c.KernelWrites), "kernel write"), c.KernelErrors, count(int(c.Events), "event"), s.Daemon), plain)
 }
@@ -147,28 +157,6 @@ func clientText(uplink string, c ctl.Client6, s ctl.Status) string {
 	return text
 }
 
-func (p page) downstream(d ctl.Downstream) {
-	verdict, good := "no subnet", false
-	switch {
-	case !d.LinkUp:
-		verdict = "the interface is missing or down"
-	case len(d.Subnets) > 0:
-		verdict, good = "numbered", true
-	}
-	p.title("downstream "+d.Name+" on "+d.Interface, good, verdict)
-	var rows [][]string
-	for _, n := range d.Subnets {
-		rows = append(rows, []string{n.Address.String(), "from " + n.Uplink, preferredText(n.State, n.Preferred), "valid " + span(n.Valid.Seconds)})
-	}
-	for _, line := range table(rows) {
-		p.field("address", line)
-	}
-	p.field("announced", announcedText(d.Announced))
-	if len(d.Announced.Stale) > 0 {
-		p.field("stale", join(d.Announced.Stale)+" (hosts are told to stop using it)")
-	}
-}
-
 func announcedText(a ctl.Announcement) string {
 	if !a.Send {
 		return "nothing"
@@ -176,6 +164,9 @@ func announcedText(a ctl.Announcement) string {
 	parts := []string{"router no"}
 	if a.Router {
 		parts[0] = "router yes, for " + span(a.Lifetime)
+		if a.Prefer != "" {
+			parts[0] += ", preference " + a.Prefer
+		}
 	}
 	for _, x := range a.Prefixes {
 		parts = append(parts, fmt.Sprintf("%s (preferred %s, valid %s)", x.Prefix, span(x.Preferred), span(x.Valid)))
@@ -188,6 +179,12 @@ func announcedText(a ctl.Announcement) string {
 	}
 	if len(a.PREF64) > 0 {
 		parts = append(parts, "NAT64 "+join(a.PREF64))
+	}
+	if len(a.Routes) > 0 {
+		parts = append(parts, "routes "+join(a.Routes))
+	}
+	if a.Other {
+		parts = append(parts, "more by DHCPv6")
 	}
 	if a.Portal != "" {
 		parts = append(parts, "captive portal "+a.Portal)

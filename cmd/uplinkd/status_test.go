@@ -34,6 +34,7 @@ type scene struct {
 	more    []policy.Problem
 	waiting []kernel.Op
 	ready   bool
+	inner   []policy.Borrower
 }
 
 func (s scene) snapshot(t *testing.T) *engine.Snapshot {
@@ -42,13 +43,13 @@ func (s scene) snapshot(t *testing.T) *engine.Snapshot {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := policy.World{Now: night, Links: map[string]kernel.Link{}, Uplinks: s.facts}
+	w := policy.World{Now: night, Links: map[string]kernel.Link{}, Uplinks: s.facts, ULA: cfg.ULA.Prefix, Borrowers: s.inner}
 	for i, name := range s.links {
 		w.Links[name] = kernel.Link{Name: name, Index: i + 1, Up: true, Carrier: true, MTU: 1500}
 	}
-	site, problems, _ := policy.Plan(cfg, w, s.ledger)
+	site, problems, ledger := policy.Plan(cfg, w, s.ledger)
 	return &engine.Snapshot{Time: night, Version: "v0.1", Ready: s.ready, Site: site, Problems: append(problems, s.more...), Clients: s.clients,
-		Wanted: policy.Compile(site), Waiting: s.waiting,
+		Wanted: policy.Compile(site), Waiting: s.waiting, Ledger: ledger,
 		Counters: engine.Counters{Steps: 12, Writes: 14, Events: 2, LastStep: 830 * time.Microsecond, LastPlan: 14}}
 }
 
@@ -66,6 +67,42 @@ interface = "guest0"
 [uplink.cable]
 interface = "wan1"
 `
+
+const everyKind = "ula = \"fd12:3456:789a::/48\"\n" + smallConfig + `
+[downstream.inner]
+interface = "tr0"
+kind = "transit"
+length = 60
+
+[downstream.office]
+interface = "tr1"
+kind = "transit"
+via = "fe80::2"
+length = 60
+
+[downstream.web]
+kind = "service"
+
+[downstream.trap]
+interface = "wan0"
+kind = "service"
+anyip.mode = "interface"
+
+[downstream.ports]
+interface = "wan0"
+kind = "service"
+anyip = { mode = "mark", ports = ["tcp/80", "udp/53"] }
+
+[downstream.spare]
+kind = "reserve"
+`
+
+const innerRouter pd.DUID = "\x00\x03\x00\x01\x02\x00\x00\x00\x00\x77"
+
+// borrower is an inner router on a downstream.
+func borrower(downstream string, iaid uint32, length uint8) policy.Borrower {
+	return policy.Borrower{Downstream: downstream, Client: innerRouter, IAID: iaid, Via: netip.MustParseAddr("fe80::77"), Length: length, Until: at(time.Hour)}
+}
 
 func delegation(prefix string, preferred, valid time.Duration) policy.Granted {
 	return policy.Granted{Prefix: netip.MustParsePrefix(prefix), PreferredUntil: at(preferred), ValidUntil: at(valid)}
@@ -113,6 +150,12 @@ func scenes() map[string]scene {
 			clients: map[string]engine.ClientStatus{"fiber": {State: "bound", Since: hour, Reported: true,
 				Note: "Request: server 00:03:00:01:02:00:00:00:00:01 refused: NoPrefixAvail (ask\x1b[2J the sales department) for IA_PD 00000001"}},
 			more: []policy.Problem{{Path: "uplink.fiber", Code: "no-prefix", Message: "Request: NoPrefixAvail"}}},
+		"kinds": {config: everyKind, links: []string{"wan0", "lan0", "tr0", "tr1"}, ready: true,
+			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Heard: heard, Told: pd.Info{DNS: dns}}},
+			clients: map[string]engine.ClientStatus{"fiber": boundClient(first)},
+			inner:   []policy.Borrower{borrower("inner", 1, 62), borrower("lan", 2, 0), borrower("lan", 3, 0)},
+			ledger: policy.Ledger{Announced: map[string][]policy.AnnouncedRecord{"lan": {{Prefix: netip.MustParsePrefix("2001:db8:99::/64"), Until: at(time.Hour)}}},
+				Loans: map[string][]policy.LoanRecord{"inner": {{Client: innerRouter, IAID: 1, Prefix: netip.MustParsePrefix("2001:db8:99:fc::/62"), Until: at(40 * time.Minute)}}}}},
 		"no-lan": {config: "[uplink.fiber]\ninterface = \"wan0\"\n", links: []string{"wan0", "lo"}, ready: true,
 			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Heard: heard}},
 			clients: map[string]engine.ClientStatus{"fiber": boundClient(first)}},
@@ -175,6 +218,27 @@ func TestExplainText(t *testing.T) {
 		var b bytes.Buffer
 		page{w: &b}.explanation(ctl.Explain(s, netip.MustParseAddr(addr), night))
 		golden(t, fmt.Sprintf("status/explain-%s.txt", strings.ReplaceAll(addr, ":", "_")), b.Bytes())
+	}
+}
+
+func TestExplainTextOfUses(t *testing.T) {
+	s := scenes()["kinds"].snapshot(t)
+	for _, what := range []string{"2001:db8:100:fe::/64", "2001:db8:100:1c::1", "2001:db8:100:1::7", "2001:db8:100:20::9", "2001:db8:100:2::1", "fd12:3456:789a::/48",
+		"fd12:3456:789a::7", "fd12:3456:789a:7000::1", "2001:db8:99::/64", "2001:db8:99:fc::1", "2001:db8:100::/56", "fe80::77"} {
+		x := ctl.Explanation{}
+		if p, err := netip.ParsePrefix(what); err == nil {
+			x = ctl.ExplainPrefix(s, p, night)
+		} else {
+			x = ctl.Explain(s, netip.MustParseAddr(what), night)
+		}
+		var b bytes.Buffer
+		page{w: &b}.explanation(x)
+		text, _, _ := strings.Cut(b.String(), "\nrules for packets")
+		if len(x.Tables) > 0 {
+			_, tables, _ := strings.Cut(b.String(), "\nnft tables")
+			text += "\nnft tables" + tables
+		}
+		golden(t, fmt.Sprintf("status/uses-%s.txt", strings.NewReplacer(":", "_", "/", "-").Replace(what)), []byte(text))
 	}
 }
 

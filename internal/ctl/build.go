@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"uplinkd/internal/engine"
+	"uplinkd/internal/kernel"
 	"uplinkd/pd"
 	"uplinkd/policy"
 )
@@ -15,7 +16,13 @@ import (
 // StatusOf describes snapshot s as it stands at now.
 func StatusOf(s *engine.Snapshot, hooks []HookStatus, now time.Time) Status {
 	st := Status{SchemaVersion: SchemaVersion, Time: second(now), Daemon: s.Version, Rows: s.Wanted.Len(), Waiting: len(s.Waiting),
-		Uplinks: []Uplink{}, Downstreams: SiteOf(s.Site, now).Downstreams, Hooks: hookTimes(hooks), Problems: problems(s.Problems, s.Site)}
+		Uplinks: []Uplink{}, Downstreams: []Downstream{}, ULA: s.Site.ULA, Hooks: hookTimes(hooks), Problems: problems(s.Problems, s.Site)}
+	for _, d := range s.Site.Downstreams {
+		st.Downstreams = append(st.Downstreams, downstream(d, s.Ledger, now))
+	}
+	for _, t := range s.Wanted.Tables {
+		st.Tables = append(st.Tables, t.Family+" "+kernel.TableName)
+	}
 	for _, u := range s.Site.Uplinks {
 		st.Uplinks = append(st.Uplinks, uplink(u, s.Clients[u.Name], now))
 	}
@@ -28,12 +35,12 @@ func StatusOf(s *engine.Snapshot, hooks []HookStatus, now time.Time) Status {
 
 // SiteOf describes a site as it stands at now.
 func SiteOf(s policy.Site, now time.Time) Site {
-	out := Site{Uplinks: []Uplink{}, Downstreams: []Downstream{}}
+	out := Site{Uplinks: []Uplink{}, Downstreams: []Downstream{}, ULA: s.ULA}
 	for _, u := range s.Uplinks {
 		out.Uplinks = append(out.Uplinks, siteUplink(u, now))
 	}
 	for _, d := range s.Downstreams {
-		out.Downstreams = append(out.Downstreams, downstream(d, now))
+		out.Downstreams = append(out.Downstreams, downstream(d, policy.Ledger{}, now))
 	}
 	return out
 }
@@ -104,22 +111,29 @@ func hookTimes(list []HookStatus) []HookStatus {
 	return out
 }
 
-func downstream(d policy.Downstream, now time.Time) Downstream {
-	return Downstream{Name: d.Name, Interface: d.Interface, Kind: d.Kind, LinkUp: d.Link, Subnets: subnets(d.Subnets, now),
+func downstream(d policy.Downstream, ledger policy.Ledger, now time.Time) Downstream {
+	return Downstream{Name: d.Name, Interface: d.Interface, Kind: d.Kind, LinkUp: d.Link, Via: d.Via, Subnets: subnets(d, now),
+		Loans: loans(d.Loans, now), Ended: staleLoans(d.StaleLoans, now), Old: oldPrefixes(d, ledger, now), AnyIP: anyIP(d),
 		Announced: announcement(d.Announce, now), Config: d.Config}
 }
 
-func subnets(list []policy.Subnet, now time.Time) []Subnet {
+func subnets(d policy.Downstream, now time.Time) []Subnet {
 	out := []Subnet{}
-	for _, n := range list {
-		out = append(out, Subnet{Downstream: n.Downstream, Interface: n.Interface, Uplink: n.Uplink, Delegation: n.Delegation, ID: n.ID,
+	for _, n := range d.Subnets {
+		out = append(out, Subnet{Downstream: n.Downstream, Interface: n.Interface, Kind: d.Kind, Uplink: n.Uplink, Delegation: n.Delegation, ID: n.ID,
 			Prefix: n.Prefix, Address: n.Address, State: string(n.State), Preferred: LifetimeAt(n.PreferredUntil, now), Valid: LifetimeAt(n.ValidUntil, now)})
 	}
 	return out
 }
 
 func announcement(a policy.Announcement, now time.Time) Announcement {
-	out := Announcement{Send: a.Send, Router: a.Router, Prefixes: []AnnouncedPrefix{}, Stale: []netip.Prefix{}, DNS: a.DNS, Search: a.Search, MTU: a.MTU, Portal: a.CaptivePortal}
+	out := Announcement{Send: a.Send, Router: a.Router, Prefixes: []AnnouncedPrefix{}, Stale: []netip.Prefix{}, DNS: a.DNS, Search: a.Search, MTU: a.MTU, Portal: a.CaptivePortal, Other: a.Other}
+	if a.Preference != "medium" {
+		out.Prefer = a.Preference
+	}
+	for _, r := range a.Routes {
+		out.Routes = append(out.Routes, r.Prefix)
+	}
 	for _, p := range a.PREF64 {
 		out.PREF64 = append(out.PREF64, p.Prefix)
 	}
@@ -181,6 +195,10 @@ func advice(p policy.Problem, uplink policy.Uplink) string {
 		return "uplinkd goes on asking; see whether the provider answers: " + capture(uplink)
 	case "config-not-loaded":
 		return "uplinkd check shows every mistake; when it says ok: systemctl reload uplinkd"
+	case "unfiltered-uplink":
+		return "filters of nft and of ip6tables-nft are seen; if yours is made with ip6tables-legacy, which uplinkd cannot see, say so with anyip.unfiltered = true"
+	case "dhcpv6-server":
+		return "uplinkd tries again by itself; to have no DHCPv6 server there: dhcpv6 = \"off\" in [" + p.Path + "]"
 	case "not-saved":
 		return "make room in the state directory or correct its owner; until then a restart forgets the newest lease"
 	}
@@ -206,7 +224,7 @@ func verdict(st Status, ready bool) (Health, string) {
 		}
 	}
 	for _, d := range st.Downstreams {
-		if len(d.Subnets) > 0 {
+		if d.works() {
 			used++
 		}
 	}
@@ -264,7 +282,7 @@ func problemsInShort(st Status, said map[string]bool) []string {
 func inShort(p Problem, st Status) string {
 	subject := strings.TrimPrefix(strings.TrimPrefix(p.Path, "uplink."), "downstream.")
 	for _, d := range st.Downstreams {
-		if p.Path == "downstream."+d.Name && len(d.Subnets) == 0 {
+		if p.Path == "downstream."+d.Name && len(d.Subnets) == 0 && d.AnyIP.needsSubnet() {
 			subject += " has no subnet"
 		}
 	}

@@ -54,7 +54,7 @@ func problem(path, code, message string) func(*engine.Snapshot) {
 // TestEveryProblemSaysWhatToDo goes through the codes: the advice, or else the message itself (by a command or a key to
 // set), must say it.
 func TestEveryProblemSaysWhatToDo(t *testing.T) {
-	inMessage := []string{"interface-down", "address-too-long", "delegation-too-short", "state-damaged", "unfiltered-uplink", "interface-name", "no-vlan",
+	inMessage := []string{"interface-down", "address-too-long", "delegation-too-short", "state-damaged", "interface-name", "no-vlan",
 		"no-mac", "duplicate-address"}
 	codes := map[string]bool{"config-not-loaded": true, "state-damaged": true}
 	for _, dir := range []string{"../../policy", "../engine", "../../cmd/uplinkd"} {

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"time"
 
@@ -62,9 +61,9 @@ func (c *Client) Plan(ctx context.Context) (p Plan, err error) {
 	return p, c.get(ctx, "/v1/plan", nil, &p)
 }
 
-// Explain asks what the daemon has to do with an address.
-func (c *Client) Explain(ctx context.Context, addr netip.Addr) (x Explanation, err error) {
-	return x, c.get(ctx, "/v1/explain", url.Values{"addr": {addr.String()}}, &x)
+// Explain asks what the daemon has to do with an address or a prefix.
+func (c *Client) Explain(ctx context.Context, what fmt.Stringer) (x Explanation, err error) {
+	return x, c.get(ctx, "/v1/explain", url.Values{"addr": {what.String()}}, &x)
 }
 
 // Renew asks to extend the lease of an uplink now; "" means all.

@@ -36,7 +36,8 @@ type EventSubnet struct {
 	Interface  string       `json:"interface"`
 	ID         uint64       `json:"id"`
 	Prefix     netip.Prefix `json:"prefix"`
-	Address    netip.Prefix `json:"address"`
+	Address    netip.Prefix `json:"address,omitzero"`
+	Kind       string       `json:"kind,omitempty"` // absent for access
 }
 
 // RecordOf describes an event of the engine.
@@ -58,7 +59,7 @@ func recordOf(e policy.Event) EventRecord {
 	r := EventRecord{Event: e.Kind, Uplink: e.Uplink, Interface: e.Interface, Prefix: e.Prefix, OldPrefix: e.OldPrefix,
 		Preferred: e.Preferred, Valid: e.Valid, Gateway: e.Gateway, Told: e.Told}
 	for _, n := range e.Subnets {
-		r.Subnets = append(r.Subnets, EventSubnet{Downstream: n.Downstream, Interface: n.Interface, ID: n.ID, Prefix: n.Prefix, Address: n.Address})
+		r.Subnets = append(r.Subnets, EventSubnet{Downstream: n.Downstream, Interface: n.Interface, ID: n.ID, Prefix: n.Prefix, Address: n.Address, Kind: n.Kind})
 	}
 	return r
 }

@@ -6,23 +6,36 @@ import (
 	"slices"
 	"time"
 
+	"uplinkd/internal/config"
 	"uplinkd/internal/engine"
 	"uplinkd/internal/kernel"
 	"uplinkd/policy"
 )
 
-// Explanation is the answer to GET /v1/explain: everything that uplinkd has to do with one address.
+// Explanation is the answer to GET /v1/explain: everything that uplinkd has to do with one address, or with all of a prefix.
 type Explanation struct {
 	SchemaVersion int              `json:"schema_version"`
 	Time          time.Time        `json:"time"`
-	Address       netip.Addr       `json:"address"`
-	Ours          bool             `json:"ours"`  // it lies in a delegation or has a role
-	Roles         []string         `json:"roles"` // what the address is, in words, the most specific first
+	Address       netip.Addr       `json:"address"`         // the first one of Prefix, if that is asked about
+	Prefix        netip.Prefix     `json:"prefix,omitzero"` // absent if an address is asked about
+	Ours          bool             `json:"ours"`            // it lies in a delegation or has a role
+	Roles         []string         `json:"roles"`           // what the address is, in words, the most specific first
 	Delegations   []DelegationFrom `json:"delegations"`
 	Subnets       []SubnetOf       `json:"subnets"`
+	Loans         []LoanOf         `json:"loans,omitempty"`
 	Addresses     []Row            `json:"addresses"` // rows that put the address, or one of its subnet, on an interface
 	Routes        []Row            `json:"routes"`    // to the address, the longest prefix first
 	Rules         []Row            `json:"rules"`     // for packets from it or to it, in the kernel's order
+	Tables        []Row            `json:"nft_tables,omitempty"`
+
+	tabled bool // uplinkd's nft table is about it
+}
+
+// LoanOf is a loan with the config section of the downstream that lends it.
+type LoanOf struct {
+	Loan
+	Downstream string `json:"downstream"`
+	Config     string `json:"config"`
 }
 
 // DelegationFrom is a delegation with its lease.
@@ -41,11 +54,25 @@ type SubnetOf struct {
 
 // Explain tells what snapshot s has to do with addr.
 func Explain(s *engine.Snapshot, addr netip.Addr, now time.Time) Explanation {
-	addr = addr.WithZone("").Unmap()
-	x := Explanation{SchemaVersion: SchemaVersion, Time: second(now), Address: addr, Roles: []string{},
+	return explain(s, addr.WithZone("").Unmap(), netip.Prefix{}, now)
+}
+
+// ExplainPrefix tells what snapshot s has to do with all addresses of p.
+func ExplainPrefix(s *engine.Snapshot, p netip.Prefix, now time.Time) Explanation {
+	return explain(s, p.Masked().Addr(), p.Masked(), now)
+}
+
+func explain(s *engine.Snapshot, addr netip.Addr, prefix netip.Prefix, now time.Time) Explanation {
+	x := Explanation{SchemaVersion: SchemaVersion, Time: second(now), Address: addr, Prefix: prefix, Roles: []string{},
 		Delegations: []DelegationFrom{}, Subnets: []SubnetOf{}, Addresses: []Row{}, Routes: []Row{}, Rules: []Row{}}
 	for _, d := range s.Site.Downstreams {
-		x.downstream(d, now)
+		x.downstream(d, s.Ledger, now)
+	}
+	switch {
+	case x.Prefix.IsValid() && x.Prefix == s.Site.ULA:
+		x.role("the ULA prefix of this site")
+	case x.in(s.Site.ULA) && len(x.Subnets)+len(x.Loans) == 0:
+		x.role("in the ULA prefix " + s.Site.ULA.String() + ", in a part that no downstream uses: unreachable")
 	}
 	for _, u := range s.Site.Uplinks {
 		x.uplink(u, s.Clients[u.Name], now)
@@ -59,60 +86,135 @@ func Explain(s *engine.Snapshot, addr netip.Addr, now time.Time) Explanation {
 
 func (x *Explanation) role(text string) { x.Roles = append(x.Roles, text) }
 
-func (x *Explanation) downstream(d policy.Downstream, now time.Time) {
+// in reports whether p has the address, or all of the prefix, that is asked about.
+func (x *Explanation) in(p netip.Prefix) bool {
+	return p.Contains(x.Address) && (!x.Prefix.IsValid() || x.Prefix.Bits() >= p.Bits())
+}
+
+// is reports whether a is the address that is asked about.
+func (x *Explanation) is(a netip.Addr) bool {
+	return a == x.Address && (!x.Prefix.IsValid() || x.Prefix.IsSingleIP())
+}
+
+func (x *Explanation) downstream(d policy.Downstream, ledger policy.Ledger, now time.Time) {
+	if x.is(d.Via) || slices.ContainsFunc(d.Loans, func(l policy.Loan) bool { return x.is(l.Via) }) {
+		x.role("an inner router on " + d.Interface + " (downstream " + d.Name + ")")
+	}
+	for i, l := range d.Loans {
+		if x.in(l.Prefix) {
+			x.Loans = append(x.Loans, LoanOf{Loan: loans(d.Loans, now)[i], Downstream: d.Name, Config: d.Config})
+			x.role(borrowed(l, d))
+		}
+	}
 	for i, n := range d.Subnets {
-		if !n.Prefix.Contains(x.Address) {
+		if !x.in(n.Prefix) {
 			continue
 		}
-		x.Subnets = append(x.Subnets, SubnetOf{Subnet: subnets(d.Subnets, now)[i], Config: d.Config})
-		if n.Address.Addr() == x.Address {
+		x.Subnets = append(x.Subnets, SubnetOf{Subnet: subnets(d, now)[i], Config: d.Config})
+		switch {
+		case x.is(n.Address.Addr()):
 			x.role("the router's own address on " + d.Interface + " (downstream " + d.Name + ")")
-		} else {
-			x.role("in the subnet of downstream " + d.Name + ", on link at " + d.Interface)
+		case len(x.Loans) == 0:
+			x.role(usedBy(d))
+		}
+	}
+	for _, o := range oldPrefixes(d, ledger, now) {
+		if x.in(o.Prefix) {
+			x.role(former(o, d))
+			x.tabled = x.tabled || o.Gone
 		}
 	}
 	for _, p := range d.Announce.Prefixes {
-		if p.Stale && p.Prefix.Contains(x.Address) {
+		if p.Stale && x.in(p.Prefix) {
 			x.role("in " + p.Prefix.String() + ", which hosts behind " + d.Interface + " are told to stop using (downstream " + d.Name + ")")
 		}
 	}
-	if slices.Contains(d.Announce.DNS, x.Address) {
+	if slices.ContainsFunc(d.Announce.DNS, x.is) {
 		x.role("a name server that is announced to hosts behind " + d.Interface + " (downstream " + d.Name + ")")
 	}
 }
 
 func (x *Explanation) uplink(u policy.Uplink, c engine.ClientStatus, now time.Time) {
-	if u.Gateway == x.Address {
+	if x.is(u.Gateway) {
 		x.role("the next hop of uplink " + u.Name + ", from its router advertisement on " + u.Interface)
 	}
-	if slices.Contains(u.Told.DNS, x.Address) {
+	if slices.ContainsFunc(u.Told.DNS, x.is) {
 		x.role("a name server that uplink " + u.Name + " offers")
 	}
-	internal := slices.ContainsFunc(u.Loopback, func(a policy.Internal) bool { return a.Address.Addr() == x.Address })
+	internal := slices.ContainsFunc(u.Loopback, func(a policy.Internal) bool { return x.is(a.Address.Addr()) })
 	if internal {
 		x.role("the router's own address on " + policy.Loopback + ", since uplink " + u.Name + " has no other global one")
 	}
 	for i, g := range u.Delegations {
-		if !g.Prefix.Contains(x.Address) {
+		if !x.in(g.Prefix) {
 			continue
 		}
 		described := uplink(u, c, now)
 		x.Delegations = append(x.Delegations, DelegationFrom{Delegation: described.Delegations[i], Uplink: u.Name, Config: u.Config, Client: described.Client})
-		if !internal && !slices.ContainsFunc(x.Subnets, func(n SubnetOf) bool { return n.Delegation == g.Prefix }) {
+		switch {
+		case x.Prefix == g.Prefix:
+			x.role("delegated on uplink " + u.Name)
+		case !internal && !x.used(g.Prefix):
 			x.role("in delegation " + g.Prefix.String() + " of uplink " + u.Name + ", in a part that no downstream uses: unreachable")
 		}
 	}
 }
 
+// usedBy is what d does with a subnet.
+func usedBy(d policy.Downstream) string {
+	switch config.Kind(d.Kind) {
+	case config.Transit:
+		if d.Via.IsValid() {
+			return "in the subnet of downstream " + d.Name + ", behind the inner router " + d.Via.String() + " on " + d.Interface
+		}
+		return "in the subnet of downstream " + d.Name + ", from which inner routers behind " + d.Interface + " borrow; nobody has this part: unreachable"
+	case config.Service:
+		return "in the subnet of service " + d.Name + ", of which every address is the router's own (AnyIP)"
+	case config.Reserve:
+		return "in the subnet of downstream " + d.Name + ", which is kept unreachable (kind = \"reserve\")"
+	}
+	return "in the subnet of downstream " + d.Name + ", on link at " + d.Interface
+}
+
+// borrowed is whose l is.
+func borrowed(l policy.Loan, d policy.Downstream) string {
+	to := "the inner router " + l.Via.String() + " on " + d.Interface + " (downstream " + d.Name + ")"
+	if l.Offered {
+		return "offered to " + to + ", which has not accepted it yet"
+	}
+	return "lent to " + to
+}
+
+// former is what hosts are told of a prefix that they had.
+func former(o OldPrefix, d policy.Downstream) string {
+	text := "in " + o.Prefix.String() + ", which downstream " + d.Name + " has no more"
+	if o.Via.IsValid() {
+		text = "in " + o.Prefix.String() + ", which was lent to the inner router " + o.Via.String() + " on " + d.Interface + " (downstream " + d.Name + ")"
+	}
+	if o.Gone {
+		text += "; the provider does not route it to us any more, and whoever sends from it is told"
+	}
+	if o.Until != nil {
+		text += "; routed to its hosts until " + o.Until.Until
+	}
+	return text
+}
+
+// used reports whether somebody uses it as part of delegation g.
+func (x *Explanation) used(g netip.Prefix) bool {
+	return slices.ContainsFunc(x.Subnets, func(n SubnetOf) bool { return n.Delegation == g }) ||
+		slices.ContainsFunc(x.Loans, func(l LoanOf) bool { return l.Delegation == g })
+}
+
 func (x *Explanation) rows(s kernel.State, now time.Time) {
 	for _, a := range s.Addresses {
-		if a.Prefix.Contains(x.Address) {
+		if x.in(a.Prefix) {
 			x.Addresses = append(x.Addresses, row(a, now))
 		}
 	}
 	var routes []kernel.Route
 	for _, r := range s.Routes {
-		if x.concerns(r.Reason) && (r.Dst.Contains(x.Address) && !x.Address.IsLinkLocalUnicast() || r.Gateway == x.Address) {
+		if x.concerns(r.Reason) && (x.in(r.Dst) && !x.Address.IsLinkLocalUnicast() || x.is(r.Gateway)) {
 			routes = append(routes, r)
 		}
 	}
@@ -122,6 +224,11 @@ func (x *Explanation) rows(s kernel.State, now time.Time) {
 	for _, r := range routes {
 		x.Routes = append(x.Routes, row(r, now))
 	}
+	for _, t := range s.Tables {
+		if x.tabled {
+			x.Tables = append(x.Tables, row(t, now))
+		}
+	}
 	if x.Address.IsLinkLocalUnicast() {
 		return // forwarded packets have no link-local addresses
 	}
@@ -130,7 +237,7 @@ func (x *Explanation) rows(s kernel.State, now time.Time) {
 		family = kernel.IPv4
 	}
 	for _, r := range s.Rules {
-		if r.Family == family && x.concerns(r.Reason) && (!r.From.IsValid() || r.From.Contains(x.Address)) && (!r.To.IsValid() || r.To.Contains(x.Address)) {
+		if r.Family == family && x.concerns(r.Reason) && (!r.From.IsValid() || x.in(r.From)) && (!r.To.IsValid() || x.in(r.To)) {
 			x.Rules = append(x.Rules, row(r, now))
 		}
 	}
@@ -143,6 +250,7 @@ func (x *Explanation) concerns(why kernel.Reason) bool {
 		!slices.ContainsFunc(x.Delegations, func(g DelegationFrom) bool { return g.Uplink == why.Uplink }) {
 		return false
 	}
-	return why.Downstream == "" || len(x.Subnets) == 0 ||
-		slices.ContainsFunc(x.Subnets, func(n SubnetOf) bool { return n.Downstream == why.Downstream })
+	return why.Downstream == "" || len(x.Subnets)+len(x.Loans) == 0 ||
+		slices.ContainsFunc(x.Subnets, func(n SubnetOf) bool { return n.Downstream == why.Downstream }) ||
+		slices.ContainsFunc(x.Loans, func(l LoanOf) bool { return l.Downstream == why.Downstream })
 }

@@ -148,9 +148,13 @@ func (s *Server) plan(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 	text := r.URL.Query().Get("addr")
+	if p, err := netip.ParsePrefix(text); err == nil {
+		answer(w, http.StatusOK, ExplainPrefix(s.Source.Snapshot(), p, time.Now()))
+		return
+	}
 	addr, err := netip.ParseAddr(text)
 	if err != nil {
-		refuse(w, http.StatusBadRequest, fmt.Sprintf("addr=%q is not an IP address", text))
+		refuse(w, http.StatusBadRequest, fmt.Sprintf("addr=%q is not an IP address or prefix", text))
 		return
 	}
 	answer(w, http.StatusOK, Explain(s.Source.Snapshot(), addr, time.Now()))

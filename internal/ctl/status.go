@@ -44,10 +44,12 @@ type Status struct {
 	Summary       string       `json:"summary"` // Health in words
 	Uplinks       []Uplink     `json:"uplinks"`
 	Downstreams   []Downstream `json:"downstreams"`
+	ULA           netip.Prefix `json:"ula,omitzero"` // the local prefix beside the delegated ones
 	Problems      []Problem    `json:"problems"`
 	Hooks         []HookStatus `json:"hooks"`
-	Rows          int          `json:"rows"`    // kernel objects that uplinkd wants
-	Waiting       int          `json:"waiting"` // withdrawals that wait for uplinks to report
+	Rows          int          `json:"rows"`                 // kernel objects that uplinkd wants
+	Waiting       int          `json:"waiting"`              // withdrawals that wait for uplinks to report
+	Tables        []string     `json:"nft_tables,omitempty"` // of the rows, those of nft: "ip6 uplinkd"
 	Counters      Counters     `json:"counters"`
 }
 
@@ -55,6 +57,7 @@ type Status struct {
 type Site struct {
 	Uplinks     []Uplink     `json:"uplinks"`
 	Downstreams []Downstream `json:"downstreams"`
+	ULA         netip.Prefix `json:"ula,omitzero"`
 }
 
 // Uplink is one way to the Internet.
@@ -111,9 +114,14 @@ type Delegation struct {
 type Downstream struct {
 	Name      string       `json:"name"`
 	Interface string       `json:"interface"`
-	Kind      string       `json:"kind"`
-	LinkUp    bool         `json:"link_up"` // administratively
+	Kind      string       `json:"kind"`         // access, transit, service, reserve
+	LinkUp    bool         `json:"link_up"`      // administratively; true where there is no interface
+	Via       netip.Addr   `json:"via,omitzero"` // of a transit: the inner router that all of it is routed to
 	Subnets   []Subnet     `json:"subnets"`
+	Loans     []Loan       `json:"loans,omitempty"`        // what inner routers have
+	Ended     []StaleLoan  `json:"ended_loans,omitempty"`  // what they had
+	Old       []OldPrefix  `json:"old_prefixes,omitempty"` // what hosts may still use
+	AnyIP     *AnyIP       `json:"anyip,omitempty"`        // of a service
 	Announced Announcement `json:"announced"`
 	Config    string       `json:"config"`
 }
@@ -122,11 +130,12 @@ type Downstream struct {
 type Subnet struct {
 	Downstream string       `json:"downstream"`
 	Interface  string       `json:"interface"`
-	Uplink     string       `json:"uplink"`
+	Kind       string       `json:"kind"`
+	Uplink     string       `json:"uplink"` // "": part of the ULA prefix
 	Delegation netip.Prefix `json:"delegation"`
 	ID         uint64       `json:"id"`
 	Prefix     netip.Prefix `json:"prefix"`
-	Address    netip.Prefix `json:"address"`
+	Address    netip.Prefix `json:"address,omitzero"` // the router's own; absent if it has none there
 	State      string       `json:"state"`
 	Preferred  Lifetime     `json:"preferred"`
 	Valid      Lifetime     `json:"valid"`
@@ -144,6 +153,9 @@ type Announcement struct {
 	PREF64   []netip.Prefix    `json:"pref64,omitempty"`
 	Portal   string            `json:"captive_portal,omitempty"`
 	MTU      uint32            `json:"mtu,omitempty"`
+	Prefer   string            `json:"preference,omitempty"` // RFC 4191: low, high
+	Routes   []netip.Prefix    `json:"routes,omitempty"`     // reached through this router (RFC 4191)
+	Other    bool              `json:"other,omitempty"`      // O flag: DHCPv6 has more to tell
 }
 
 // AnnouncedPrefix is a Prefix Information option with the seconds that it would carry now.

@@ -38,7 +38,7 @@ func (e *Engine) step(ctx context.Context) {
 		e.saveLeases()
 		e.opt.Log.Error("read the kernel", "err", err)
 		e.retry(true)
-		e.snapshot(site, append(problems, policy.Problem{Path: "kernel", Code: "read-failed", Message: err.Error()}), want, nil)
+		e.snapshot(site, ledger, append(problems, policy.Problem{Path: "kernel", Code: "read-failed", Message: err.Error()}), want, nil)
 		return
 	}
 	e.remember(have, want)
@@ -61,7 +61,7 @@ func (e *Engine) step(ctx context.Context) {
 	site = e.confirmed(site, report, held)
 	e.confirmedSite = site
 	e.noteRoutes(report, held)
-	e.snapshot(site, problems, want, held.waiting)
+	e.snapshot(site, ledger, problems, want, held.waiting)
 	e.publish(site, ledger)
 	if first && e.opt.Ready != nil {
 		e.opt.Ready()

@@ -25,6 +25,7 @@ type Snapshot struct {
 	Wanted   kernel.State            // all rows that uplinkd wants, with their reasons
 	Waiting  []kernel.Op             // withdrawals that wait for uplinks to report
 	Counters Counters
+	Ledger   policy.Ledger // with Site: until when hosts may have what is over
 }
 
 // Counters count since the start of the daemon.
@@ -56,13 +57,13 @@ func (c *Counters) add(r kernel.Report, took Took) {
 // Snapshot returns the newest snapshot. It never waits.
 func (e *Engine) Snapshot() *Snapshot { return e.snap.Load() }
 
-func (e *Engine) snapshot(site policy.Site, problems []policy.Problem, want kernel.State, waiting []kernel.Op) {
+func (e *Engine) snapshot(site policy.Site, ledger policy.Ledger, problems []policy.Problem, want kernel.State, waiting []kernel.Op) {
 	if msg := e.failures.Load(); msg != nil {
 		problems = append(problems, policy.Problem{Path: "state_dir", Code: "not-saved", Message: *msg})
 	}
 	e.found = problems
 	e.snap.Store(&Snapshot{Time: site.Now, Version: e.opt.Version, Ready: e.ready, Site: site, Problems: e.withClients(site), Links: e.links,
-		Clients: maps.Clone(e.clients), Wanted: want, Waiting: waiting, Counters: e.counters})
+		Clients: maps.Clone(e.clients), Wanted: want, Waiting: waiting, Counters: e.counters, Ledger: ledger})
 }
 
 // showClients replaces what the newest snapshot says of the clients.

@@ -42,6 +42,12 @@ func (k *Kernel) Filtered(ctx context.Context) (bool, error) {
 	return false, errInterrupted
 }
 
+// HasNFT returns an error that says what to do if there is no program to write nft tables with.
+func HasNFT() error {
+	_, err := new(Kernel).findNFT()
+	return err
+}
+
 // filter is what is known of filters of others.
 type filter struct {
 	generation uint32 // of found; 0: not read

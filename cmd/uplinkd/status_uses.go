@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"uplinkd/internal/config"
+	"uplinkd/internal/ctl"
+)
+
+// downstream writes what a downstream has, and what of it inner routers and hosts have or had.
+func (p page) downstream(d ctl.Downstream) {
+	title := "downstream " + d.Name
+	if d.Kind != string(config.Access) {
+		title += ", " + d.Kind
+	}
+	if d.Interface != "" {
+		title += ", on " + d.Interface
+	}
+	verdict, good := verdictOn(d)
+	p.title(strings.Replace(title, d.Name+", on", d.Name+" on", 1), good, verdict)
+	var rows [][]string
+	for _, n := range d.Subnets {
+		rows = append(rows, []string{subnetText(n), fromText(n.Uplink), preferredText(n.State, n.Preferred), "valid " + span(n.Valid.Seconds)})
+	}
+	label := "subnet"
+	if d.Kind == string(config.Access) {
+		label = "address"
+	}
+	for _, line := range table(rows) {
+		p.field(label, line)
+	}
+	p.service(d.AnyIP)
+	p.loans(d)
+	if d.Kind == string(config.Access) {
+		p.field("announced", announcedText(d.Announced))
+	}
+	p.former(d)
+}
+
+// verdictOn says in a word whether a downstream has what it is there for.
+func verdictOn(d ctl.Downstream) (verdict string, good bool) {
+	byInterface := d.AnyIP != nil && d.AnyIP.Mode != string(config.AnyIPSubnet)
+	switch {
+	case !d.LinkUp:
+		return "the interface is missing or down", false
+	case byInterface && d.AnyIP.Armed:
+		return "armed", true
+	case byInterface:
+		return "NOT ARMED", false
+	case len(d.Subnets) == 0:
+		return "no subnet", false
+	}
+	switch config.Kind(d.Kind) {
+	case config.Transit:
+		if d.Via.IsValid() {
+			return "routed to " + d.Via.String(), true
+		}
+		return "for inner routers", true
+	case config.Service:
+		return "every address is the router's own", true
+	case config.Reserve:
+		return "kept unreachable", true
+	}
+	return "numbered", true
+}
+
+// subnetText is the router's own address in a subnet, or the subnet where it has none.
+func subnetText(n ctl.Subnet) string {
+	switch {
+	case !n.Address.IsValid():
+		return n.Prefix.String()
+	case n.Address.Bits() == n.Prefix.Bits():
+		return n.Address.String()
+	}
+	return n.Prefix.String() + " with " + n.Address.Addr().String()
+}
+
+func fromText(uplink string) string {
+	if uplink == "" {
+		return "ULA"
+	}
+	return "from " + uplink
+}
+
+// service says which packets are a service's.
+func (p page) service(a *ctl.AnyIP) {
+	if a == nil {
+		return
+	}
+	text := ""
+	switch config.AnyIPMode(a.Mode) {
+	case config.AnyIPInterface:
+		text = "what arrives there for an address that nobody else has"
+	case config.AnyIPMark:
+		text = fmt.Sprintf("what has the mark 0x%x and is for an address that nobody else has", a.Mark)
+		if len(a.Ports) > 0 {
+			text += "; marked is what arrives for " + strings.Join(a.Ports, ", ")
+		}
+	default:
+		text = "what is for its subnet"
+	}
+	if a.Nonlocal {
+		text += "; programs may bind to any address"
+	}
+	p.field("takes", text)
+}
+
+func (p page) loans(d ctl.Downstream) {
+	var rows [][]string
+	for _, l := range d.Loans {
+		to := "to " + l.Via.String()
+		if l.Offered {
+			to = "offered " + to
+		}
+		rows = append(rows, []string{l.Prefix.String(), fromText(l.Uplink), preferredText(l.State, l.Preferred), "valid " + span(l.Valid.Seconds), to})
+	}
+	for _, line := range table(rows) {
+		p.field("lent", line)
+	}
+	for _, l := range d.Ended {
+		p.field("lent before", fmt.Sprintf("%s to %s, which is told for %s that it has it no more", l.Prefix, shortDUID(l.Client), span(l.Until.Seconds)))
+	}
+}
+
+// shortDUID leaves the end of a DUID, which tells clients apart.
+func shortDUID(text string) string {
+	const most = len("00:03:00:01:02:00:00:00:00:01")
+	if len(text) > most {
+		return "…" + text[len(text)-most+1:]
+	}
+	return text
+}
+
+// former writes what a downstream has no more.
+func (p page) former(d ctl.Downstream) {
+	said := map[string]bool{}
+	for _, o := range d.Old {
+		said[o.Prefix.String()] = true
+		text := o.Prefix.String() + " is not used any more"
+		if o.Gone {
+			text = o.Prefix.String() + " is gone; who sends from it is told"
+		}
+		if o.Via.IsValid() {
+			text += ", behind " + o.Via.String()
+		}
+		if o.Until != nil {
+			text += ", for " + span(o.Until.Seconds) + " yet"
+		}
+		p.field("stale", text)
+	}
+	for _, s := range d.Announced.Stale {
+		if !said[s.String()] {
+			p.field("stale", s.String()+" (hosts are told to stop using it)")
+		}
+	}
+}
