@@ -48,7 +48,7 @@ func Open() (*Kernel, error) {
 }
 
 func open(o options) (*Kernel, error) {
-	k := &Kernel{options: o, tables: tables{first: make(chan struct{})}}
+	k := &Kernel{options: o, values: values{most: mostValues()}, tables: tables{first: make(chan struct{})}}
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return nil, fmt.Errorf("ask for the kernel's version: %w", err)

@@ -55,42 +55,59 @@ func (k *Kernel) readSysctl(name string) (kernel.Sysctl, error) {
 // values are open files of /proc/sys by path. After a second of idling, finding the first of a few files costs 0.1 ms, a
 // fifth of the way from a lease to the address; reading one that is open costs a tenth of that. An open file of an
 // interface that went away gives ENOENT, also when another has come under its name.
-type values map[string]int
+type values struct {
+	files map[string]int
+	most  int // open at once; 0: none
+}
+
+// mostValues bounds the open files, since interfaces come and go: four variables of each of 512 uplinks (config.MaxUplinks) and
+// a few more, but no more than a quarter of the files that the process may open. Sockets need the others.
+func mostValues() int {
+	const all = 4*512 + 16
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return int(min(all, limit.Cur/4))
+}
 
 func (v *values) read(path string) (string, error) {
-	if fd, ok := (*v)[path]; ok {
+	if fd, ok := v.files[path]; ok {
 		if value, err := readValue(fd); err == nil {
 			return value, nil
 		}
-		delete(*v, path)
-		_ = unix.Close(fd)
+		v.forget(path)
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
 	value, err := readValue(fd)
-	if err != nil {
-		return "", errors.Join(err, unix.Close(fd))
+	if err != nil || v.most == 0 {
+		return value, errors.Join(err, unix.Close(fd))
 	}
-	if len(*v) >= maxValues {
-		v.close()
+	if len(v.files) >= v.most {
+		for some := range v.files { // at random: with the oldest, a round through too many would find none open
+			v.forget(some)
+			break
+		}
 	}
-	if *v == nil {
-		*v = values{}
+	if v.files == nil {
+		v.files = map[string]int{}
 	}
-	(*v)[path] = fd
+	v.files[path] = fd
 	return value, nil
 }
 
-// maxValues bounds the open files; interfaces come and go.
-const maxValues = 256
+func (v *values) forget(path string) {
+	_ = unix.Close(v.files[path])
+	delete(v.files, path)
+}
 
 func (v *values) close() {
-	for _, fd := range *v {
-		_ = unix.Close(fd)
+	for path := range v.files {
+		v.forget(path)
 	}
-	*v = nil
 }
 
 // readValue reads an open file of /proc/sys from its start.

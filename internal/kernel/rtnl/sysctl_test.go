@@ -1,8 +1,14 @@
 package rtnl
 
 import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"uplinkd/internal/kernel"
 )
@@ -34,4 +40,52 @@ func TestSysctlsOfInterfaceThatComesBack(t *testing.T) {
 	see(kernel.Absent)
 	ip(t, "link add v0 type veth peer name v1")
 	see("64")
+}
+
+// Reading the sysctls of all uplinks again and again opens none of them again, and with more of them than may be open, few.
+func TestSysctlsStayOpen(t *testing.T) {
+	dir := t.TempDir()
+	paths := make([]string, 4*512+1)
+	for i := range paths {
+		paths[i] = filepath.Join(dir, fmt.Sprint(i))
+		if err := os.WriteFile(paths[i], []byte(fmt.Sprintln(i)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for most, kept := range map[int]int{mostValues(): len(paths), 2000: 1500, 0: 0} {
+		v := values{most: most}
+		defer v.close()
+		for round := range 3 {
+			before := maps.Clone(v.files)
+			for i, path := range paths {
+				if got, err := v.read(path); err != nil || got != fmt.Sprint(i) {
+					t.Fatal(got, err)
+				}
+			}
+			same := 0
+			for path, fd := range before {
+				if now, open := v.files[path]; open && now == fd {
+					same++
+				}
+			}
+			if len(v.files) > most || round > 0 && same < kept {
+				t.Errorf("most %d, round %d: %d are open, %d of them still", most, round, len(v.files), same)
+			}
+		}
+	}
+}
+
+// Where a process may open few files, sysctls leave most of them to sockets.
+func TestSysctlsLeaveFilesToSockets(t *testing.T) {
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1024, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
+	if n := mostValues(); n != 256 {
+		t.Errorf("%d of 1024", n)
+	}
 }
