@@ -65,6 +65,17 @@ func text(site Site, problems []Problem, led Ledger, now time.Time) string {
 			fmt.Fprintf(&b, "ra %s: prefix %s preferred %s valid %s stale %v\n", d.Name, p.Prefix, p.PreferredUntil.Text(now), p.ValidUntil.Text(now), p.Stale)
 		}
 	}
+	for _, d := range site.Downstreams {
+		for _, r := range d.Announce.Routes {
+			fmt.Fprintf(&b, "ra %s: route %s valid %s\n", d.Name, r.Prefix, r.Until.Text(now))
+		}
+		for _, l := range d.Loans {
+			fmt.Fprintf(&b, "loan %s: %s to %s preferred %s valid %s offered %v\n", d.Name, l.Prefix, l.Via, l.PreferredUntil.Text(now), l.ValidUntil.Text(now), l.Offered)
+		}
+		for _, l := range d.StaleLoans {
+			fmt.Fprintf(&b, "loan %s: %s preferred 0 valid 0, told for another %s\n", d.Name, l.Prefix, l.Until.Text(now))
+		}
+	}
 	for _, p := range problems {
 		fmt.Fprintf(&b, "problem %s: %s: %s\n", p.Path, p.Code, p.Message)
 	}
@@ -124,25 +135,30 @@ func TestGolden(t *testing.T) {
 				tt.world(&w)
 			}
 			site, problems, led := Plan(configOf(t, tt.config), w, tt.ledger)
-			got := text(site, problems, led, w.Now)
-			golden := filepath.Join("testdata", tt.name+".golden")
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			golden(t, tt.name, text(site, problems, led, w.Now))
 			again, _, led2 := Plan(configOf(t, tt.config), w, led)
 			if d := cmp.Diff(text(site, nil, led, w.Now), text(again, nil, led2, w.Now)); d != "" {
 				t.Errorf("a second plan from the first one's ledger differs:\n%s", d)
 			}
 		})
+	}
+}
+
+// golden compares got with a file in testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
 	}
 }
 
