@@ -75,8 +75,13 @@ func (m *Machine) bind(now time.Time, msg Message, a answer, kept []binding, cau
 	l = l.with(append(bs, kept...))
 	l.learnKey(msg, m.cfg)
 	m.inf, m.failures = exchange{xid: m.inf.xid}, 0
+	from := DUID("")
+	if m.lease.Held() {
+		from = m.lease.ServerID
+	}
 	m.setLease(l, cause)
 	m.rest(now)
+	m.handover(now, from, msg.ServerID)
 }
 
 // notePartial says which IAs got nothing beside others that did.

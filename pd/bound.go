@@ -6,10 +6,7 @@ import (
 	"time"
 )
 
-const (
-	minAskInterval = 10 * time.Second // between two messages that InputRenew or a Reconfigure brings forward
-	settleTime     = 1 * time.Second  // how long a refusal in answer to a Rebind or Confirm waits for a better answer
-)
+const minAskInterval = 10 * time.Second // between two messages that InputRenew or a Reconfigure brings forward
 
 // expire takes what is over at now out of the lease. When nothing is left of it, discovery begins (§18.2.5).
 func (m *Machine) expire(now time.Time) {
@@ -78,44 +75,6 @@ func (m *Machine) startRebind(now time.Time) {
 	m.start(rebinding, rebindTiming, now, "")
 }
 
-// extended takes in a Reply to a Renew, Rebind or Confirm.
-func (m *Machine) extended(now time.Time, msg Message) {
-	m.hears(msg.ServerID)
-	if m.x.typ == Confirm {
-		m.confirmed(now, msg)
-		return
-	}
-	a := m.judge(msg)
-	if m.x.server == "" && !a.grants() && (a.has(NoBinding) || a.withdraws()) {
-		m.wait(now, msg)
-		return
-	}
-	m.conclude(now, msg, a)
-}
-
-// wait lets a refusal count only if no other server says better soon: any server may answer a Rebind or a Confirm, also
-// one that knows nothing of us.
-func (m *Machine) wait(now time.Time, msg Message) {
-	if m.x.waiting != nil {
-		return
-	}
-	m.x.waiting, m.x.settle = &msg, now.Add(settleTime)
-	if m.x.next.Before(m.x.settle) {
-		m.x.settle = m.x.next
-	}
-}
-
-// settled is called when no other server has said better.
-func (m *Machine) settled(now time.Time) {
-	msg := *m.x.waiting
-	m.x.waiting = nil
-	if m.x.typ == Confirm {
-		m.notOnLink(now, msg)
-		return
-	}
-	m.conclude(now, msg, m.judge(msg))
-}
-
 // conclude acts on a Reply to a Renew or Rebind (§18.2.10.1).
 func (m *Machine) conclude(now time.Time, msg Message, a answer) {
 	cause := CauseRebound
@@ -170,6 +129,14 @@ func (p *pauses) due(now time.Time) bool {
 	p.pause = min(max(time.Minute, 2*p.pause), time.Hour)
 	p.next = now.Add(p.pause)
 	return true
+}
+
+// extends reports whether all of held is granted again.
+func (a answer) extends(held []binding) bool {
+	return !slices.ContainsFunc(held, func(b binding) bool {
+		v, _ := a.about(b.ia())
+		return !slices.ContainsFunc(v.granted, func(g IAPrefix) bool { return g.Prefix == b.Prefix })
+	})
 }
 
 // grants reports whether any IA is granted something.

@@ -98,6 +98,9 @@ func (m *Machine) unconfirmed(now time.Time) {
 		m.silent = m.lease.ServerID
 	}
 	m.rest(now)
+	if m.handed && m.lease.T2.IsForever() { // nothing else would ask again
+		m.checkHandover(now)
+	}
 }
 
 // hears keeps what a Reply to a Renew, Rebind or Confirm says about whom server answers: silence alone may have been that
@@ -125,8 +128,7 @@ func (m *Machine) randomDelay(most time.Duration) time.Duration {
 	return time.Duration(m.rnd.Float64() * float64(most))
 }
 
-// confirmed takes in a Reply to a Confirm (§18.2.10.3). One server that knows our addresses outweighs those that say
-// NotOnLink.
+// confirmed acts on a Reply to a Confirm (§18.2.10.3).
 func (m *Machine) confirmed(now time.Time, msg Message) {
 	switch code := confirmation(msg); code.Code {
 	case Success:
@@ -136,7 +138,7 @@ func (m *Machine) confirmed(now time.Time, msg Message) {
 			m.wantAt = now
 		}
 	case NotOnLink:
-		m.wait(now, msg)
+		m.notOnLink(now, msg)
 	default:
 		m.refused(&m.x, msg.ServerID, refusal(code), true)
 	}

@@ -93,6 +93,7 @@ type Machine struct {
 	asked     time.Time     // when InputRenew or a Reconfigure last had an effect, or will have it
 	suspectAt time.Time     // when to verify what is held; zero if there is no suspicion
 	verified  time.Time     // when that was last begun
+	handed    bool          // the lease came from a server in the place of another one
 	dropNote  time.Time     // when a dropped Reconfigure was last noted
 	out       []Output
 }
@@ -274,7 +275,6 @@ func (m *Machine) receive(now time.Time, in Input) {
 		m.learnMaxRT(&m.x, msg)
 		m.declined(now)
 	case msg.Type == Reply:
-		m.learnMaxRT(&m.x, msg)
 		m.extended(now, msg)
 	}
 }

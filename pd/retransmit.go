@@ -73,7 +73,9 @@ type exchange struct {
 	refusals []string  // by servers, for people; each is kept and reported once
 	reported bool      // an OutputFailed was given
 
-	waiting *Message  // a refusal that counts unless another server says better until settle
+	waiting *Message  // a Reply that counts unless another server says better until settle
+	weight  weight    // of that
+	heard   time.Time // when it came
 	settle  time.Time // likewise
 	apart   omission  // what servers seem to mind beside the rest
 
@@ -126,6 +128,10 @@ func (m *Machine) unanswered(now time.Time) {
 		}
 		m.requestNext(now)
 	case confirming:
+		if x.waiting != nil {
+			m.settled(now)
+			return
+		}
 		m.unconfirmed(now)
 	case releasing:
 		m.released()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"testing"
 	"time"
 
@@ -124,10 +125,13 @@ func newWalk(t interface{ Fatalf(string, ...any) }, pick func(string, int) int) 
 func (w *walk) step() {
 	in := w.input()
 	now := w.now.Add(walkSteps[w.pick("time", len(walkSteps))])
-	if d, ok := w.m.Deadline(); ok && w.pick("to deadline", 2) == 1 {
+	d, ok := w.m.Deadline()
+	if ok && w.pick("to deadline", 2) == 1 {
 		now = d
 	}
-	held, refused := w.m.Lease(), w.m.x.waiting != nil
+	held, waiting := w.m.Lease(), w.m.x.waiting != nil
+	stranger := in.Kind == InputMessage && held.ServerID != "" && in.Message.ServerID != held.ServerID &&
+		(w.m.state == confirming || w.m.state == rebinding) && (!ok || d.After(now))
 	w.given = in.Kind == InputRelease || w.given && w.m.State() == stateNames[releasing]
 	out := w.m.Step(now, in)
 	if now.After(w.now) {
@@ -137,8 +141,11 @@ func (w *walk) step() {
 		w.t.Fatalf("%d outputs in one step: %+v", len(out), out)
 	}
 	w.carryOut(in, out, held)
-	if in.Kind == InputSuspect && !refused && held.At(w.now).Held() && !w.m.Lease().Held() {
+	if in.Kind == InputSuspect && !waiting && held.At(w.now).Held() && !w.m.Lease().Held() {
 		w.t.Fatalf("a suspicion has lost the lease %v", held)
+	}
+	if stranger && !reflect.DeepEqual(held.bindings(), w.m.Lease().bindings()) {
+		w.t.Fatalf("a Reply of a stranger counts at once, against %v: %+v", held, in.Message)
 	}
 	w.check()
 }
