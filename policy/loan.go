@@ -28,7 +28,11 @@ const longestLoan = 5400 * time.Second
 // Whoever has a prefix keeps it: borrowers that are remembered choose first. The others get what they name, if it can be
 // had, else the last free place: new networks of the config, which come first, are numbered from the other end.
 func (p *planner) lend() {
-	p.borrowers = p.knownBorrowers()
+	if p.borrowers = p.knownBorrowers(); len(p.borrowers) == 0 {
+		clear(p.led.Loans)
+		clear(p.led.Places)
+		return
+	}
 	for i := range p.site.Uplinks {
 		for _, g := range p.site.Uplinks[i].Delegations {
 			p.lendOf(origin{&p.site.Uplinks[i], g})
@@ -37,9 +41,14 @@ func (p *planner) lend() {
 	if p.site.ULA.IsValid() {
 		p.lendOf(origin{nil, p.ulaDelegation()})
 	}
+	p.refuseLoans()
+	of := map[int][]*borrower{}
+	for _, b := range p.borrowers {
+		of[b.at] = append(of[b.at], b)
+	}
 	for i := range p.site.Downstreams {
 		slices.SortFunc(p.site.Downstreams[i].Loans, func(a, b Loan) int { return a.Prefix.Compare(b.Prefix) })
-		p.recordLoans(i)
+		p.recordLoans(&p.site.Downstreams[i], of[i])
 	}
 }
 
@@ -51,6 +60,14 @@ type borrower struct {
 	known  bool
 	place  Place // as it will be; as it was if known
 	has    []netip.Prefix
+	served map[string]bool // by uplinks of which it has a preferred prefix
+}
+
+// refusedLoan is a delegation of which a borrower gets nothing.
+type refusedLoan struct {
+	at     int // index of the downstream
+	uplink string
+	of     string // what is full
 }
 
 type borrowerID struct {
@@ -103,7 +120,7 @@ func (p *planner) knownBorrowers() (list []*borrower) {
 
 func (p *planner) remembered(b Borrower, at int) *borrower {
 	c := p.cfg.Downstreams[at].DHCPv6
-	r := &borrower{Borrower: b, at: at, length: int(c.Length)}
+	r := &borrower{Borrower: b, at: at, length: int(c.Length), served: map[string]bool{}}
 	if b.Length > 0 {
 		r.length = int(b.Length)
 	}
@@ -142,8 +159,15 @@ func (p *planner) lendOf(o origin) {
 			return ok
 		})
 	}
-	if o.State == Preferred {
-		p.refuseLoans(waiting, pools, o)
+	for _, b := range waiting {
+		if pools[b.at] == nil || o.State != Preferred {
+			continue
+		}
+		r := refusedLoan{b.at, o.uplink(), o.String()}
+		if p.cfg.Downstreams[b.at].Kind == config.Transit {
+			r.of = pools[b.at].root.String()
+		}
+		p.refusedLoans[r] = append(p.refusedLoans[r], b)
 	}
 }
 
@@ -217,47 +241,37 @@ func (p *planner) lent(b *borrower, o origin, s *space, prefix netip.Prefix) {
 	d.Loans = append(d.Loans, Loan{Downstream: d.Name, Interface: d.Interface, Client: b.Client, IAID: b.IAID, Via: b.Via, Uplink: o.uplink(),
 		Delegation: o.Prefix, Prefix: prefix, PreferredUntil: o.PreferredUntil, ValidUntil: o.ValidUntil, State: o.State, Offered: b.Offered})
 	b.has = append(b.has, prefix)
+	b.served[o.uplink()] = b.served[o.uplink()] || o.State == Preferred
 	if !b.known && len(b.has) == 1 {
 		whole := netip.PrefixFrom(prefix.Addr(), max(b.length, s.root.Bits())) // of which prefix is a part where there was no room for more
 		b.place.ID = idOf(s.root, whole)
 	}
 }
 
-// refuseLoans says who gets nothing, once per downstream.
-func (p *planner) refuseLoans(waiting []*borrower, pools map[int]*space, o origin) {
-	first, count := map[int]netip.Addr{}, map[int]int{}
-	for _, b := range waiting {
-		if v, ok := first[b.at]; !ok || b.Via.Less(v) {
-			first[b.at] = b.Via
-		}
-		count[b.at]++
-	}
-	for at, c := range p.cfg.Downstreams {
-		if count[at] == 0 {
+// refuseLoans says who gets nothing of a delegation, and nothing of another one of the same uplink instead, which may
+// delegate a /64 at a time.
+func (p *planner) refuseLoans() {
+	for r, list := range p.refusedLoans {
+		list = slices.DeleteFunc(list, func(b *borrower) bool { return b.served[r.uplink] })
+		if len(list) == 0 {
 			continue
 		}
-		others, of := "", o.String()
-		if count[at] > 1 {
-			others = fmt.Sprintf(" and %d more", count[at]-1)
+		first := slices.MinFunc(list, func(x, y *borrower) int { return x.Via.Compare(y.Via) }).Via
+		others := ""
+		if len(list) > 1 {
+			others = fmt.Sprintf(" and %d more", len(list)-1)
 		}
-		if c.Kind == config.Transit {
-			of = pools[at].root.String()
-		}
-		p.problem("downstream."+c.Name, "loan-full", "no free /64 left in %s for the inner router %s%s", of, first[at], others)
+		p.problem("downstream."+p.cfg.Downstreams[r.at].Name, "loan-full", "no free /64 left in %s for the inner router %s%s", r.of, first, others)
 	}
 }
 
 // recordLoans brings the ledger up to what is lent on a downstream now. What a borrower has no longer, it is told of with
 // lifetimes 0 until it would have ended by itself; that borrower may be gone before.
-func (p *planner) recordLoans(at int) {
-	d := &p.site.Downstreams[at]
+func (p *planner) recordLoans(d *Downstream, borrowers []*borrower) {
 	var places []Place
 	var records []LoanRecord
 	until := map[borrowerID]lifetime.Deadline{}
-	for _, b := range p.borrowers {
-		if b.at != at {
-			continue
-		}
+	for _, b := range borrowers {
 		until[b.id()] = lifetime.Min(b.Until, lifetime.Until(p.w.Now.Add(longestLoan)))
 		if len(b.has) > 0 {
 			slices.SortFunc(b.has, netip.Prefix.Compare)

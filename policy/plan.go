@@ -13,7 +13,7 @@ import (
 // Plan decides what the site is at w.Now: which uplink is up, who gets which subnet, what is announced and lent. It returns
 // what is wrong as problems, sorted by path, and the ledger to use next time. Its arguments are not modified.
 func Plan(cfg *config.Config, w World, led Ledger) (Site, []Problem, Ledger) {
-	p := planner{cfg: cfg, w: w, before: led, led: led.clone(), spaces: map[netip.Prefix]*space{}, drawing: map[drawer]bool{}}
+	p := planner{cfg: cfg, w: w, before: led, led: led.clone(), spaces: map[netip.Prefix]*space{}, drawing: map[drawer]bool{}, refusedLoans: map[refusedLoan][]*borrower{}}
 	p.site = Site{Now: w.Now, Rules: cfg.RuleBase, AnyIPTable: cfg.TableBase}
 	p.useULA()
 	p.useHeld()
@@ -32,7 +32,9 @@ func Plan(cfg *config.Config, w World, led Ledger) (Site, []Problem, Ledger) {
 	p.stale()
 	p.onLink()
 	p.forget()
-	slices.SortStableFunc(p.problems, func(a, b Problem) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Code, b.Code)) })
+	slices.SortStableFunc(p.problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
+	})
 	return p.site, p.problems, p.led
 }
 
@@ -47,6 +49,8 @@ type planner struct {
 	drawing   map[drawer]bool         // who has subnets of whom: whether preferred ones
 	borrowers []*borrower
 	problems  []Problem
+
+	refusedLoans map[refusedLoan][]*borrower
 }
 
 type used struct {

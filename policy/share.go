@@ -199,10 +199,9 @@ func (p *planner) reserved(g Delegation) *space {
 // delegation, never takes the place of one that has it already.
 func (p *planner) rank(i int, o origin, scarce bool) int {
 	c := p.cfg.Downstreams[i]
-	here := p.had(c, o.Prefix).IsValid()
-	rank := 0
+	here, rank := p.had(c, o.Prefix).IsValid(), 0
 	switch id, known := p.led.Subnets[c.Name]; {
-	case c.Subnet >= 0 || c.Subnet == config.VLANSubnet:
+	case p.isExplicit(c, o.Prefix):
 	case here:
 		rank = 1
 	case known && int(c.Length) >= o.Prefix.Bits() && id < subnetCount(o.Prefix, int(c.Length)):
@@ -214,12 +213,15 @@ func (p *planner) rank(i int, o origin, scarce bool) int {
 	}
 	rank *= 2
 	if isPool(c) {
-		if rank++; scarce && rank > 1 {
+		rank++
+	}
+	if scarce && rank > 1 {
+		if _, served := p.drawing[drawer{"downstream." + c.Name, o.uplink()}]; served && !here {
+			rank += 10
+		}
+		if isPool(c) {
 			rank += 100
 		}
-	}
-	if _, served := p.drawing[drawer{"downstream." + c.Name, o.uplink()}]; scarce && served && !here {
-		rank += 10
 	}
 	return rank
 }

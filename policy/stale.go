@@ -18,6 +18,10 @@ func (p *planner) stale() {
 		StalePrefix
 	}
 	var claims []claim
+	via := map[borrowerID]netip.Addr{}
+	for _, b := range p.borrowers {
+		via[b.id()] = b.Via
+	}
 	for i, d := range p.site.Downstreams {
 		if d.Interface == "" {
 			continue
@@ -28,8 +32,8 @@ func (p *planner) stale() {
 			}
 		}
 		for _, r := range d.StaleLoans {
-			if via := p.viaOf(borrowerID{d.Name, r.Client, r.IAID}); via.IsValid() {
-				claims = append(claims, claim{i, r.Until, StalePrefix{Prefix: r.Prefix, Via: via}})
+			if v := via[borrowerID{d.Name, r.Client, r.IAID}]; v.IsValid() {
+				claims = append(claims, claim{i, r.Until, StalePrefix{Prefix: r.Prefix, Via: v}})
 			}
 		}
 	}
@@ -54,15 +58,6 @@ func (p *planner) stale() {
 		slices.SortFunc(d.Stale, func(a, b StalePrefix) int { return cmp.Or(a.Prefix.Compare(b.Prefix), a.Via.Compare(b.Via)) })
 		slices.SortFunc(d.Dead, func(a, b DeadSource) int { return a.Prefix.Compare(b.Prefix) })
 	}
-}
-
-func (p *planner) viaOf(id borrowerID) netip.Addr {
-	for _, b := range p.borrowers {
-		if b.id() == id {
-			return b.Via
-		}
-	}
-	return netip.Addr{}
 }
 
 // allTaken is the whole address space with everything that somebody has.

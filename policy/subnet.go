@@ -21,7 +21,7 @@ func (p *planner) choose(c config.Downstream, a *allotment) (g given, refused *r
 	refuse := func(full bool, code, format string, args ...any) {
 		refused = &refusal{Problem{Path: "downstream." + c.Name, Code: code, Message: fmt.Sprintf(format, args...)}, full}
 	}
-	if h := p.had(c, a.Prefix); c.Subnet < 0 && h.Bits() > length && a.space.isFree(h) && !p.canGrow(c, a, h) {
+	if h := p.had(c, a.Prefix); !p.isExplicit(c, a.Prefix) && h.Bits() > length && a.space.isFree(h) && !p.canGrow(c, a, h) {
 		return a.small(c, h)
 	}
 	if length < a.Prefix.Bits() {
@@ -78,6 +78,12 @@ func (p *planner) explicitID(c config.Downstream) (id uint64, ok bool) {
 	return id, ok
 }
 
+// isExplicit reports whether the config gives an id to c that g has a place for.
+func (p *planner) isExplicit(c config.Downstream, g netip.Prefix) bool {
+	id, explicit := p.explicitID(c)
+	return explicit && int(c.Length) >= g.Bits() && id < subnetCount(g, int(c.Length))
+}
+
 // byName finds the subnet that c had before, or that its name stands for: the next free one if that is taken.
 func (p *planner) byName(c config.Downstream, a *allotment, count uint64) (given, bool) {
 	length := int(c.Length)
@@ -112,7 +118,8 @@ func (p *planner) byName(c config.Downstream, a *allotment, count uint64) (given
 func (p *planner) canGrow(c config.Downstream, a *allotment, h netip.Prefix) bool {
 	whole := netip.PrefixFrom(h.Addr(), int(c.Length)).Masked()
 	return a.space.isFree(whole) && !slices.ContainsFunc(p.cfg.Downstreams, func(o config.Downstream) bool {
-		return o.Name != c.Name && slices.ContainsFunc(p.before.Had[o.Name], whole.Overlaps)
+		theirs := p.had(o, a.Prefix)
+		return o.Name != c.Name && drawsOn(o, a.origin) && whole.Overlaps(theirs) && a.space.isFree(theirs)
 	})
 }
 

@@ -199,7 +199,9 @@ func explained(t *rapid.T, cfg *config.Config, w World, site Site, problems []Pr
 				t.Fatalf("%s has %v of %s and no problem says why", d.Name, d.Subnets, o)
 			}
 			for _, b := range w.Borrowers {
-				lent := func(l Loan) bool { return l.Delegation == o.Prefix && l.Client == b.Client && l.IAID == b.IAID }
+				lent := func(l Loan) bool {
+					return l.Uplink == o.uplink() && l.State == Preferred && l.Client == b.Client && l.IAID == b.IAID
+				}
 				if b.Downstream == c.Name && c.DHCPv6.Delegate && (c.Kind == config.Access || slices.ContainsFunc(d.Subnets, whole)) && !slices.ContainsFunc(d.Loans, lent) {
 					t.Fatalf("%s/%d has nothing of %s on %s and no problem says why: %v", b.Client, b.IAID, o, d.Name, d.Loans)
 				}
