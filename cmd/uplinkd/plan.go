@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,6 +36,8 @@ type invention struct {
 	prefixes         prefixList
 	uplink           string
 	gateway          netip.Addr
+	own              own // this router's, or what stands for it
+	standIn          bool
 	valid, preferred time.Duration // lifetime.Infinity seconds: for ever
 }
 
@@ -138,17 +141,25 @@ func (env *environment) planInvented(inv invention) int {
 		return env.usage("plan", "%v", err)
 	}
 	now := time.Now()
-	p := inv.plan(cfg, now)
+	inv.own, inv.standIn = savedOwn(cfg)
+	site, problems := inv.site(cfg, now)
+	p := ctl.InventedPlan(site, problems, now)
 	if env.json {
 		env.printJSON(p)
 	} else {
 		env.page().script(p, inv, env.config)
 	}
-	numbered := slices.ContainsFunc(p.Rows, func(r ctl.Row) bool { return r.Kind == "address" && r.Reason.Downstream != "" })
-	if len(cfg.Downstreams) > 0 && !numbered {
+	if len(cfg.Downstreams) > 0 && !inv.serves(site) {
 		return exitFailed
 	}
 	return exitOK
+}
+
+// serves reports whether a downstream has a part of the invention.
+func (i *invention) serves(s policy.Site) bool {
+	return slices.ContainsFunc(s.Downstreams, func(d policy.Downstream) bool {
+		return d.AnyIP.Armed || slices.ContainsFunc(d.Subnets, func(n policy.Subnet) bool { return slices.Contains(i.prefixes, n.Delegation) })
+	})
 }
 
 // choose settles which uplink gets the prefix.
@@ -172,17 +183,18 @@ func (i *invention) choose(cfg *config.Config) error {
 	return nil
 }
 
-// plan is what uplinkd would do with the invention in an empty kernel.
-func (i *invention) plan(cfg *config.Config, now time.Time) ctl.Plan {
-	site, problems := i.site(cfg, now)
-	return ctl.InventedPlan(site, problems, now)
-}
-
 // site is what planning makes of the invention.
 func (i *invention) site(cfg *config.Config, now time.Time) (policy.Site, []policy.Problem) {
 	w := policy.World{Now: now, Links: map[string]kernel.Link{}, Uplinks: map[string]policy.UplinkFacts{}}
+	if w.ULA, w.Secret = cfg.ULA.Prefix, i.own.secret; cfg.ULA.Auto {
+		w.ULA = i.own.ula
+	}
 	add := func(name string) {
-		w.Links[name] = kernel.Link{Name: name, Index: len(w.Links) + 1, Up: true, Carrier: true, MTU: 1500}
+		if name != "" {
+			index := len(w.Links) + 1
+			w.Links[name] = kernel.Link{Name: name, Index: index, Up: true, Carrier: true, MTU: 1500, MAC: fmt.Sprintf("02:00:00:00:%02x:%02x", index>>8, index&0xff),
+				VLAN: vlanOf(name)}
+		}
 	}
 	add(policy.Loopback)
 	for _, u := range cfg.Uplinks {
@@ -199,6 +211,16 @@ func (i *invention) site(cfg *config.Config, now time.Time) (policy.Site, []poli
 	w.Uplinks[i.uplink] = facts
 	site, problems, _ := policy.Plan(cfg, w, policy.Ledger{})
 	return site, problems
+}
+
+// vlanOf is the VLAN id of an invented interface, by the usual form of its name: lan0.20.
+func vlanOf(name string) uint16 {
+	_, id, _ := strings.Cut(name, ".")
+	n, err := strconv.ParseUint(id, 10, 12)
+	if err != nil {
+		return 0
+	}
+	return uint16(n)
 }
 
 func until(now time.Time, d time.Duration) lifetime.Deadline {

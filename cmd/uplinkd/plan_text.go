@@ -25,6 +25,10 @@ func (p page) script(x ctl.Plan, inv invention, file string) {
 	p.comment(fmt.Sprintf("What uplinkd would do with the configuration %s if the provider behind uplink %s delegated %s (valid %s, preferred %s) "+
 		"and its router were %s. All interfaces are taken to exist, to be up and to have carrier; the kernel starts empty.",
 		file, inv.uplink, inv.prefixes.String(), span(uint32(inv.valid/time.Second)), span(uint32(inv.preferred/time.Second)), inv.gateway))
+	if inv.standIn {
+		p.comment("What this router makes for itself at its first start could not be read from the state directory (run as root once it has started): " +
+			"fd00:db8::/48 stands for its ULA prefix, and addresses with address = \"stable\" are not its own.")
+	}
 	p.operations(x.Operations)
 	p.announcements(x.Announced)
 	if len(x.Events) > 0 {

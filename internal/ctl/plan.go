@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"uplinkd/internal/config"
 	"uplinkd/internal/engine"
 	"uplinkd/internal/kernel"
 	"uplinkd/policy"
@@ -30,9 +31,9 @@ type Announced struct {
 
 // Row is one wanted kernel object.
 type Row struct {
-	Phase  string `json:"phase"` // sysctl, aggregate, route, rule, address
-	Kind   string `json:"kind"`  // sysctl, route, rule, address
-	Text   string `json:"text"`  // in the syntax of ip(8) or sysctl(8)
+	Phase  string `json:"phase"` // sysctl, aggregate, route, rule, address, table
+	Kind   string `json:"kind"`  // sysctl, route, rule, address, table
+	Text   string `json:"text"`  // in the syntax of ip(8), nft(8) or sysctl(8)
 	Reason Reason `json:"reason"`
 }
 
@@ -97,6 +98,9 @@ func reason(r kernel.Reason) Reason {
 func AnnouncedBy(s policy.Site, now time.Time) []Announced {
 	out := []Announced{}
 	for _, d := range s.Downstreams {
+		if d.Kind != string(config.Access) {
+			continue
+		}
 		out = append(out, Announced{Downstream: d.Name, Interface: d.Interface, Announcement: announcement(d.Announce, now)})
 	}
 	return out
