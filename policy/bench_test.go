@@ -20,8 +20,8 @@ func manyDownstreams(tb testing.TB, n int) (string, World) {
 	return text.String(), w
 }
 
-// A thousand networks out of a /44 are planned in less than 10 ms. (The figure stands in docs, no test asserts it: how long a
-// build machine takes says nothing.)
+// A thousand networks out of a /44 are to be planned in less than 10 ms. No test asserts it: how long a busy machine takes says
+// nothing.
 func BenchmarkPlan(b *testing.B) {
 	text, w := manyDownstreams(b, 1000)
 	cfg := configOf(b, text)
