@@ -70,14 +70,9 @@ func (o origin) String() string {
 // drawer is a downstream, by its path in the config, that has a subnet of an uplink.
 type drawer struct{ path, uplink string }
 
-// hasSubnet reports whether a downstream gets subnets at all: a service by interface or mark takes what nobody has.
-func hasSubnet(c config.Downstream) bool {
-	return c.Kind != config.Service || c.AnyIP.Mode == "" || c.AnyIP.Mode == config.AnyIPSubnet
-}
-
 // drawsOn reports whether c wants a part of o.
 func drawsOn(c config.Downstream, o origin) bool {
-	return hasSubnet(c) && (o.up == nil || len(c.From) == 0 || slices.Contains(c.From, o.up.Name))
+	return c.HasSubnet() && (o.up == nil || len(c.From) == 0 || slices.Contains(c.From, o.up.Name))
 }
 
 // isPool reports whether c is a stock from which inner routers get prefixes. A smaller one is better than none.
