@@ -36,6 +36,8 @@ func prefixItem(kind string) Item {
 			{Downstream: "guest", Interface: "lan1", Uplink: "fiber", Delegation: delegation, ID: 2,
 				Prefix: netip.MustParsePrefix("2001:db8:0:102::/64"), Address: netip.MustParsePrefix("2001:db8:0:102::1/64"),
 				PreferredUntil: lifetime.After(epoch, 2700), ValidUntil: lifetime.Forever(), State: policy.Preferred},
+			{Downstream: "web", Kind: "service", Uplink: "fiber", Delegation: delegation, ID: 3, Prefix: netip.MustParsePrefix("2001:db8:0:103::/64"),
+				PreferredUntil: lifetime.After(epoch, 2700), ValidUntil: lifetime.Forever(), State: policy.Preferred},
 		},
 	}, Site: map[string]any{"uplinks": []string{"fiber"}}}
 }

@@ -195,9 +195,9 @@ func TestExampleHook(t *testing.T) {
 		want []string
 	}{
 		{prefixItem(policy.PrefixNew), []string{"fiber: prefix 2001:db8:0:100::/56 is in use, valid for 4294967295 s",
-			"lan: 2001:db8:0:101::/64", "guest: 2001:db8:0:102::/64"}},
+			"lan: 2001:db8:0:101::/64", "guest: 2001:db8:0:102::/64", "web: 2001:db8:0:103::/64"}},
 		{prefixItem(policy.PrefixChanged), []string{"fiber: prefix 2001:db8:0:100::/56 is now valid for 4294967295 s, replacing 2001:db8:0:200::/56",
-			"lan: 2001:db8:0:101::/64", "guest: 2001:db8:0:102::/64"}},
+			"lan: 2001:db8:0:101::/64", "guest: 2001:db8:0:102::/64", "web: 2001:db8:0:103::/64"}},
 		{uplinkItem(), []string{"fiber: up on wan0, via fe80::1"}},
 		{informedItem(), []string{"fiber: name servers 2001:db8::53 2001:db8::54, NTP 2001:db8::53 ntp.example.net, AFTR aftr.example.net"}},
 		{Item{At: epoch, Event: policy.Event{Kind: policy.UplinkDown, Uplink: "fiber"}}, []string{"fiber: down"}},
