@@ -52,15 +52,18 @@ func (s *site) echo() {
 			}
 		}
 	}()
-	go func() {
-		for {
-			c, err := streams.Accept()
-			if err != nil {
-				return
-			}
-			go func() { defer c.Close(); _, _ = io.Copy(c, c) }()
+	go echoStreams(streams)
+}
+
+// echoStreams sends back what comes by TCP, until the listener is closed.
+func echoStreams(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
 		}
-	}()
+		go func() { defer c.Close(); _, _ = io.Copy(c, c) }()
+	}
 }
 
 // probeEvery is the pace of a stream, probeWait how long an answer is waited for.
