@@ -84,16 +84,18 @@ func (p *planner) routes(c config.Downstream, d Downstream) (list []AnnouncedRou
 
 // records returns the next ledger entry of a downstream: what is announced now, and what was and is not over yet.
 func (p *planner) records(c config.Downstream, a Announcement) (records []AnnouncedRecord) {
-	current := func(q netip.Prefix) bool {
-		_, found := slices.BinarySearchFunc(a.Prefixes, q, func(x AnnouncedPrefix, q netip.Prefix) int { return x.Prefix.Compare(q) })
-		return found
+	longest := cmp.Or(c.RA.ValidLifetime, longestLoan)
+	before := map[netip.Prefix]lifetime.Deadline{} // what is current, and until when hosts were told that it is valid
+	for _, x := range a.Prefixes {
+		before[x.Prefix] = lifetime.Deadline{}
 	}
 	for _, r := range p.led.Announced[c.Name] {
-		if current(r.Prefix) {
+		if _, current := before[r.Prefix]; current {
+			before[r.Prefix] = lifetime.Min(r.Until, r.Valid)
 			continue
 		}
 		if r.Until.IsForever() {
-			r.Until = lifetime.Until(p.w.Now.Add(cmp.Or(c.RA.ValidLifetime, longestLoan)))
+			r.Until = heldUntil(r.Valid, p.w.Now, longest)
 		}
 		if !r.Until.Over(p.w.Now) {
 			records = append(records, r)
@@ -102,7 +104,7 @@ func (p *planner) records(c config.Downstream, a Announcement) (records []Announ
 	slices.SortFunc(records, func(x, y AnnouncedRecord) int { return cmp.Or(y.Until.Compare(x.Until), x.Prefix.Compare(y.Prefix)) })
 	records = records[:min(len(records), maxStale)]
 	for _, x := range a.Prefixes {
-		records = append(records, AnnouncedRecord{Prefix: x.Prefix, Until: lifetime.Forever()})
+		records = append(records, AnnouncedRecord{Prefix: x.Prefix, Valid: toldValid(x.ValidUntil, before[x.Prefix], p.w.Now, longest), Until: lifetime.Forever()})
 	}
 	slices.SortFunc(records, func(x, y AnnouncedRecord) int { return x.Prefix.Compare(y.Prefix) })
 	return records

@@ -272,7 +272,7 @@ func (p *planner) recordLoans(d *Downstream, borrowers []*borrower) {
 	var records []LoanRecord
 	until := map[borrowerID]lifetime.Deadline{}
 	for _, b := range borrowers {
-		until[b.id()] = lifetime.Min(b.Until, lifetime.Until(p.w.Now.Add(longestLoan)))
+		until[b.id()] = b.Until
 		if len(b.has) > 0 {
 			slices.SortFunc(b.has, netip.Prefix.Compare)
 			b.place.Prefixes = b.has
@@ -286,11 +286,16 @@ func (p *planner) recordLoans(d *Downstream, borrowers []*borrower) {
 		iaid   uint32
 		prefix netip.Prefix
 	}
+	before := map[lent]lifetime.Deadline{} // what the ledger has, and until when the inner router was told that it is valid
+	for _, r := range p.before.Loans[d.Name] {
+		before[lent{r.Client, r.IAID, r.Prefix}] = lifetime.Min(r.Until, r.Valid)
+	}
 	current := map[lent]bool{}
 	for _, l := range d.Loans {
-		if !l.Offered {
-			current[lent{l.Client, l.IAID, l.Prefix}] = true
-			records = append(records, LoanRecord{Client: l.Client, IAID: l.IAID, Prefix: l.Prefix, Until: lifetime.Forever()})
+		if k := (lent{l.Client, l.IAID, l.Prefix}); !l.Offered {
+			current[k] = true
+			records = append(records, LoanRecord{Client: l.Client, IAID: l.IAID, Prefix: l.Prefix,
+				Valid: toldValid(l.ValidUntil, before[k], p.w.Now, longestLoan), Until: lifetime.Forever()})
 		}
 	}
 	for _, r := range p.before.Loans[d.Name] {
@@ -299,7 +304,7 @@ func (p *planner) recordLoans(d *Downstream, borrowers []*borrower) {
 			continue
 		}
 		if r.Until.IsForever() {
-			r.Until = end
+			r.Until = lifetime.Min(end, heldUntil(r.Valid, p.w.Now, longestLoan))
 		}
 		if !r.Until.Over(p.w.Now) {
 			d.StaleLoans = append(d.StaleLoans, r)

@@ -54,7 +54,7 @@ func TestLoansStay(t *testing.T) {
 	if got := loans(site); len(got) != 1 || got[5][0].Bits() != 63 {
 		t.Errorf("IAID 5 alone, with another wish: %v", got)
 	}
-	if stale := site.Downstreams[0].StaleLoans; len(stale) != 2 || stale[0].Prefix != five || stale[0].Until.Over(epoch.Add(5399*time.Second)) || stale[0].IAID != 5 {
+	if stale := site.Downstreams[0].StaleLoans; len(stale) != 2 || stale[0].Prefix != five || stale[0].Until.Over(epoch.Add(3999*time.Second)) || stale[0].IAID != 5 {
 		t.Errorf("it is told that it has no longer: %v", stale)
 	}
 }

@@ -229,11 +229,27 @@ type Ledger struct {
 }
 
 // AnnouncedRecord is a prefix that was announced on a downstream. While it is current, Until is Forever; from the plan
-// on in which it is not, Until is the moment by which no host can hold it any more (the valid lifetime last announced
-// was at most the cap). Until then it is announced with lifetimes 0 (RFC 9096 §3.5), also after a restart.
+// on in which it is not, Until is the moment by which no host can hold it any more. Until then it is announced with
+// lifetimes 0 (RFC 9096 §3.5), also after a restart.
 type AnnouncedRecord struct {
 	Prefix netip.Prefix      `json:"prefix"`
+	Valid  lifetime.Deadline `json:"valid,omitzero"` // until when hosts were last told that it is, at most; zero: not known
 	Until  lifetime.Deadline `json:"until"`
+}
+
+// toldValid is the Valid of a record of what is told to be valid until valid, and was until before: hosts keep to the longer
+// one where it leaves them no more than two hours (RFC 4862 §5.5.3 e), and longest is less in every sensible config.
+func toldValid(valid, before lifetime.Deadline, now time.Time, longest time.Duration) lifetime.Deadline {
+	return lifetime.Max(valid, lifetime.Min(before, lifetime.Until(now.Add(longest))))
+}
+
+// heldUntil is the Until of a record of what is told no more from now on.
+func heldUntil(valid lifetime.Deadline, now time.Time, longest time.Duration) lifetime.Deadline {
+	until := lifetime.Until(now.Add(longest))
+	if valid.IsZero() {
+		return until
+	}
+	return lifetime.Min(valid, until)
 }
 
 // maxStale bounds the stale prefixes kept per downstream: an RA has to fit into 1280 octets beside the current ones.

@@ -42,6 +42,7 @@ type LoanRecord struct {
 	Client pd.DUID           `json:"client"`
 	IAID   uint32            `json:"iaid"`
 	Prefix netip.Prefix      `json:"prefix"`
+	Valid  lifetime.Deadline `json:"valid,omitzero"` // until when the inner router was last told that it is, at most; zero: not known
 	Until  lifetime.Deadline `json:"until"`
 }
 

@@ -155,6 +155,7 @@ func (e *Engine) load() error {
 	}
 	slices.SortFunc(e.saved.Addresses, addressRecord.compare) // a person may have edited the file
 	e.ledger = e.saved.Plan
+	e.extend()
 	e.loadBorrowers()
 	var r reported
 	if err := read(e, reportedFile, &r); err != nil {
@@ -249,4 +250,52 @@ func (e *Engine) copyLedger() *durable {
 	return &d
 }
 
-func sameLedger(a, b policy.Ledger) bool { return reflect.DeepEqual(a, b) }
+// sameLedger reports whether the disk may stay as it is. Until when hosts and inner routers were told that something is valid
+// moves with each Renew; the lease is written then, and that will do (see extend).
+func sameLedger(a, b policy.Ledger) bool {
+	announced := func(x, y policy.AnnouncedRecord) bool {
+		x.Valid, y.Valid = lifetime.Deadline{}, lifetime.Deadline{}
+		return x == y
+	}
+	lent := func(x, y policy.LoanRecord) bool {
+		x.Valid, y.Valid = lifetime.Deadline{}, lifetime.Deadline{}
+		return x == y
+	}
+	if !sameLists(a.Announced, b.Announced, announced) || !sameLists(a.Loans, b.Loans, lent) {
+		return false
+	}
+	a.Announced, b.Announced, a.Loans, b.Loans = nil, nil, nil, nil
+	return reflect.DeepEqual(a, b)
+}
+
+func sameLists[T any](a, b map[string][]T, same func(x, y T) bool) bool {
+	return maps.EqualFunc(a, b, func(x, y []T) bool { return slices.EqualFunc(x, y, same) })
+}
+
+// extend brings the ledger up to what hosts and inner routers have been told since it was written, as far as a stored lease
+// knows it. Where there is none any more, the record knows no end.
+func (e *Engine) extend() {
+	valid := func(part netip.Prefix, was lifetime.Deadline) lifetime.Deadline {
+		for _, l := range e.opt.Leases {
+			for _, p := range l.Prefixes {
+				if !was.IsZero() && p.Prefix.Contains(part.Addr()) {
+					was = lifetime.Max(was, p.ValidUntil)
+				}
+			}
+		}
+		return was
+	}
+	if len(e.opt.Lost) > 0 {
+		valid = func(netip.Prefix, lifetime.Deadline) lifetime.Deadline { return lifetime.Deadline{} }
+	}
+	for _, list := range e.ledger.Announced {
+		for i := range list {
+			list[i].Valid = valid(list[i].Prefix, list[i].Valid)
+		}
+	}
+	for _, list := range e.ledger.Loans {
+		for i := range list {
+			list[i].Valid = valid(list[i].Prefix, list[i].Valid)
+		}
+	}
+}

@@ -1,0 +1,81 @@
+package policy
+
+import (
+	"testing"
+	"time"
+
+	"uplinkd/internal/lifetime"
+)
+
+// How long hosts can hold a prefix that is announced no more: what they were told last, at most, and no longer than the cap
+// (ra.valid_lifetime, 5400 s). A lifetime that was shortened on the way leaves them with the longer one.
+func TestRecordEndsWithWhatHostsWereTold(t *testing.T) {
+	at := func(s int) time.Time { return epoch.Add(time.Duration(s) * time.Second) }
+	type told struct{ when, until int } // seconds from epoch; until 0: for ever
+	for _, tt := range []struct {
+		name string
+		told []told
+		gone int
+		want int // Until; 0: no record
+	}{
+		{"it ran out", []told{{0, 4000}}, 4000, 0},
+		{"withdrawn early", []told{{0, 4000}}, 1000, 4000},
+		{"withdrawn long before its end", []told{{0, 90000}}, 1000, 6400},
+		{"for ever, and withdrawn", []told{{0, 0}}, 1000, 6400},
+		{"extended, and run out", []told{{0, 4000}, {2000, 6000}}, 6000, 0},
+		{"extended, and withdrawn", []told{{0, 4000}, {2000, 6000}}, 5000, 6000},
+		{"shortened, and run out", []told{{0, 4000}, {1000, 1010}}, 1010, 4000},
+		{"shortened from much more, and run out", []told{{0, 90000}, {1000, 1010}, {1005, 1010}}, 1010, 6400},
+		{"shortened, and extended", []told{{0, 4000}, {1000, 1010}, {1005, 5000}}, 5000, 0},
+	} {
+		cfg, led := configOf(t, smallest), Ledger{}
+		for _, x := range tt.told {
+			w := fiberHas("2001:db8:1100::/56")
+			w.Now = at(x.when)
+			until := lifetime.Until(at(x.until))
+			if x.until == 0 {
+				until = lifetime.Forever()
+			}
+			w.Uplinks["fiber"].Delegations[0].PreferredUntil, w.Uplinks["fiber"].Delegations[0].ValidUntil = until, until
+			_, _, led = Plan(cfg, w, led)
+		}
+		old := led.clone()
+		w := fiberHas()
+		w.Now = at(tt.gone)
+		site, _, led := Plan(cfg, w, led)
+		records := led.Announced["lan"]
+		d := site.Downstreams[0]
+		if tt.want == 0 {
+			if len(records) > 0 || len(d.Stale) > 0 || len(d.Dead) > 0 || d.Announce.Send {
+				t.Errorf("%s: %+v is left; %+v", tt.name, records, d)
+			}
+		} else if len(records) != 1 || !records[0].Until.Within(lifetime.Until(at(tt.want)), 0, w.Now) || len(d.Stale) != 1 || len(d.Dead) != 1 || !d.Announce.Send {
+			t.Errorf("%s: %+v, want one until %d; %+v", tt.name, records, tt.want, d)
+		}
+
+		for i := range old.Announced["lan"] { // as an older version has written it
+			old.Announced["lan"][i].Valid = lifetime.Deadline{}
+		}
+		if _, _, led = Plan(cfg, w, old); !led.Announced["lan"][0].Until.Within(lifetime.Until(at(tt.gone+5400)), 0, w.Now) {
+			t.Errorf("%s, with an old ledger: %+v", tt.name, led.Announced["lan"])
+		}
+	}
+}
+
+// The same of a loan.
+func TestLoanRecordEndsWithWhatWasTold(t *testing.T) {
+	for gone, want := range map[int]int{1000: 4000, 4000: 0} {
+		w := fiberHas("2001:db8:1100::/56")
+		w.Borrowers = []Borrower{inner("lan", "fe80::2", 1, 64)}
+		w.Borrowers[0].Until = lifetime.After(epoch, 9000)
+		cfg := configOf(t, smallest)
+		_, _, led := Plan(cfg, w, Ledger{})
+		later := fiberHas()
+		later.Now, later.Borrowers = epoch.Add(time.Duration(gone)*time.Second), w.Borrowers
+		site, _, _ := Plan(cfg, later, led)
+		stale := site.Downstreams[0].StaleLoans
+		if want == 0 && len(stale) > 0 || want > 0 && (len(stale) != 1 || !stale[0].Until.Within(lifetime.After(epoch, uint32(want)), 0, later.Now)) {
+			t.Errorf("gone after %d s: %+v, want until %d", gone, stale, want)
+		}
+	}
+}
