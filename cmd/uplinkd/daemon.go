@@ -104,6 +104,7 @@ func (d *daemon) run(ctx context.Context) error {
 		Reload: d.reload, Trace: d.tasks.ring, Hooks: d.hookStatus, Problems: d.findings}}
 	d.log.Info("uplinkd starts", "version", options.Version, "config", d.file, "uplinks", uplinkNames(cfg), "stored_leases", len(options.Leases))
 
+	d.reloading.Lock() // the first config is followed before a second one
 	// The engine outlives its informants, so that an expected last word (Release) still reaches the kernel.
 	engineCtx, stopEngine := context.WithCancel(context.Background())
 	defer stopEngine()
@@ -113,7 +114,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.hooks.Run(engineCtx) })
 	group.Go(func() error { return server.Serve(engineCtx, socket) })
 	group.Go(func() error { d.signals(engineCtx); return nil })
-	d.tasks.follow(cfg)
+	group.Go(func() error { defer d.reloading.Unlock(); d.tasks.follow(cfg); return nil }) // for long, on a slow disk
 
 	select {
 	case <-ctx.Done():
@@ -257,11 +258,7 @@ func (d *daemon) renew(uplink string) error {
 
 func (d *daemon) release(ctx context.Context, uplink string) error {
 	found := d.tasks.clients(uplink)
-	var errs []error
-	for _, c := range found {
-		errs = append(errs, c.Release(ctx))
-	}
-	return errors.Join(append(errs, d.unknown(uplink, len(found)))...)
+	return errors.Join(releaseAll(ctx, found), d.unknown(uplink, len(found)))
 }
 
 // unknown is the error for an uplink that does not exist.

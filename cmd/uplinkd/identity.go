@@ -26,7 +26,7 @@ type clientIdentity struct {
 
 // identify is the identity that the config wants for u. What is made for that is kept on disk from then on, and a change of
 // what the provider has known this uplink by is told: it may delegate another prefix.
-func (t *tasks) identify(u config.Uplink, lease pd.Lease) clientIdentity {
+func (t *tasks) identify(u config.Uplink, lease pd.Lease, hardware hardware) clientIdentity {
 	log, kind := t.log.With("uplink", u.Name), u.DHCPv6.DUID
 	known, err := t.store.Identity(u.Name)
 	if err != nil {
@@ -47,7 +47,7 @@ func (t *tasks) identify(u config.Uplink, lease pd.Lease) clientIdentity {
 		octets, _ := hex.DecodeString(kind[2:]) // the config has seen to it
 		id.duid = pd.DUID(octets)
 	default:
-		m, there := duidOfKind(kind, u.Interface, known)
+		m, there := duidOfKind(kind, u.Interface, known, hardware)
 		if id.duid = m.DUID; m.InPlace && !there {
 			id.waits = true
 			return id // nobody has seen it, and nobody will
@@ -68,7 +68,7 @@ func (t *tasks) identify(u config.Uplink, lease pd.Lease) clientIdentity {
 		return id // it is in a file of its own
 	}
 	known.Used = id.duid
-	if err := t.store.SaveIdentity(u.Name, known); err != nil {
+	if err := t.save(u.Name, known); err != nil {
 		log.Error("the DUID may be another after the next start", "err", err)
 	}
 	return id
@@ -77,28 +77,54 @@ func (t *tasks) identify(u config.Uplink, lease pd.Lease) clientIdentity {
 // duidOfKind is the DUID of a kind of dhcpv6.duid that was made before, or one that is made now. One that stands in for
 // another goes when the interface has the hardware address for that. there reports whether there is the interface, as far as
 // it matters.
-func duidOfKind(kind, dev string, known store.Identity) (m store.MadeDUID, there bool) {
+func duidOfKind(kind, dev string, known store.Identity, hardware hardware) (m store.MadeDUID, there bool) {
 	m, kept := known.Made[kind]
 	if kept && !m.InPlace {
 		return m, true
 	}
-	mac, there := hardwareAddress(dev)
+	mac, there := hardware(dev)
 	if !kept || mac != nil {
 		m = makeDUID(kind, mac, time.Now())
 	}
 	return m, there
 }
 
-// hardwareAddress returns the Ethernet address of an interface, nil if it has none, and whether there is such an interface.
-func hardwareAddress(name string) (mac []byte, there bool) {
-	i, err := net.InterfaceByName(name)
-	if err != nil {
-		return nil, false
+// hardware returns the Ethernet address of an interface, nil if it has none, and whether there is such an interface.
+type hardware func(dev string) (mac []byte, there bool)
+
+// hardware looks at the links that the engine has told; at the start, when it has told none yet, at a dump of its own. One of
+// them does for all uplinks: asking for one interface (net.InterfaceByName) dumps all of them.
+func (t *tasks) hardware() hardware {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.links) == 0 {
+		return dumpHardware()
 	}
-	if _, err := identity.LinkLayer(i.HardwareAddr); err != nil {
-		return nil, true
+	macs := make(map[string][]byte, len(t.links))
+	for name, l := range t.links {
+		macs[name], _ = net.ParseMAC(l.MAC) // "" for those without one
 	}
-	return i.HardwareAddr, true
+	return among(macs)
+}
+
+// dumpHardware asks the kernel. Without an answer no interface is there.
+func dumpHardware() hardware {
+	macs := map[string][]byte{}
+	list, _ := net.Interfaces()
+	for _, i := range list {
+		macs[i.Name] = i.HardwareAddr
+	}
+	return among(macs)
+}
+
+func among(macs map[string][]byte) hardware {
+	return func(dev string) (mac []byte, there bool) {
+		mac, there = macs[dev]
+		if _, err := identity.LinkLayer(mac); err != nil {
+			return nil, there
+		}
+		return mac, there
+	}
 }
 
 // makeDUID makes one of a kind of dhcpv6.duid (RFC 9915 §11.2 to §11.5). Without mac, where the kind needs one, it is a
@@ -113,7 +139,7 @@ func makeDUID(kind string, mac []byte, now time.Time) store.MadeDUID {
 		b := binary.BigEndian.AppendUint32([]byte{0, 2}, uint32(n))
 		return store.MadeDUID{DUID: pd.DUID(append(b, random...))}
 	case kind == "ll" && mac != nil:
-		d, _ := identity.LinkLayer(mac) // hardwareAddress has tried
+		d, _ := identity.LinkLayer(mac) // hardware has tried
 		return store.MadeDUID{DUID: d}
 	case kind == "llt" && mac != nil:
 		return store.MadeDUID{DUID: pd.NewDUID(mac, now, nil)}
@@ -182,13 +208,16 @@ func (t *tasks) warnOfIAIDs(uplink string, c pd.Config, lease pd.Lease) {
 	}
 }
 
-// appeared starts the client of an uplink anew whose interface is there now and may have the hardware address that its DUID
-// wants. Nothing is lost: without an interface it has said nothing.
-func (t *tasks) appeared(name string, task *uplinkTask) {
-	task.stop() // without the lock, as in follow
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.stopped && t.uplinks[name] == task {
-		t.uplinks[name] = t.startUplink(task.config)
+// newDUID makes the client's identity: from the first MAC address of the uplinks, at random when they have none.
+func newDUID(cfg *config.Config) pd.DUID {
+	var mac []byte
+	hardware := dumpHardware()
+	for _, u := range cfg.Uplinks {
+		if mac, _ = hardware(u.Interface); mac != nil {
+			break
+		}
 	}
+	random := make([]byte, 16)
+	cryptorand.Read(random) // never fails (crypto/rand)
+	return pd.NewDUID(mac, time.Now(), random)
 }

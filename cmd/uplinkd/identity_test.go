@@ -37,7 +37,7 @@ func (x *identities) ask(kind, dev string) (clientIdentity, string) {
 	defer d.Close()
 	x.log.Reset()
 	ts := newTasks(x.t.Context(), slog.New(slog.NewTextHandler(&x.log, nil)), d, routersOwn, nil)
-	id := ts.identify(config.Uplink{Name: "fiber", Interface: dev, DHCPv6: config.DHCPv6{DUID: kind}}, x.lease)
+	id := ts.identify(config.Uplink{Name: "fiber", Interface: dev, DHCPv6: config.DHCPv6{DUID: kind}}, x.lease, dumpHardware())
 	return id, x.log.String()
 }
 

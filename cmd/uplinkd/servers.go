@@ -26,23 +26,45 @@ type serverTask struct {
 }
 
 // followServers makes the running servers those of cfg. The caller holds t.mu and calls the result without it.
-func (t *tasks) followServers(cfg *config.Config) (stops []func()) {
+func (t *tasks) followServers(cfg *config.Config) (stops []running) {
 	wanted := lenders(cfg)
 	for iface, s := range t.servers {
 		if wanted[iface] != s.downstream {
 			delete(t.servers, iface)
-			stops = append(stops, s.stop)
+			stops = append(stops, s.running)
 		}
 	}
 	t.config = cfg
 	return stops
 }
 
+// keys are those that the last run has kept, and where to keep others.
+type keys struct {
+	*keeper
+	before []server.Client
+}
+
+// keysFor are the keys for the servers that cfg needs and that do not run. They are on disk: the caller does not hold t.mu.
+func (t *tasks) keysFor(cfg *config.Config) map[string]keys {
+	missing := lenders(cfg)
+	t.mu.Lock()
+	for iface := range t.servers {
+		delete(missing, iface)
+	}
+	t.mu.Unlock()
+	all := map[string]keys{}
+	for iface := range missing {
+		k := newKeeper(t.log, t.store, iface)
+		all[iface] = keys{k, k.saved()}
+	}
+	return all
+}
+
 // startServers starts those that are missing, and has all of them serve what the config and the site say. The caller holds t.mu.
-func (t *tasks) startServers() {
+func (t *tasks) startServers(keys map[string]keys) {
 	for iface, downstream := range lenders(t.config) {
 		if t.servers[iface] == nil {
-			t.servers[iface] = t.startServer(iface, downstream)
+			t.servers[iface] = t.startServer(iface, downstream, keys[iface])
 		}
 	}
 	t.setServices()
@@ -73,10 +95,9 @@ func lenders(cfg *config.Config) map[string]string {
 	return names
 }
 
-func (t *tasks) startServer(iface, downstream string) *serverTask {
-	keys := newKeeper(t.log, t.store, iface)
+func (t *tasks) startServer(iface, downstream string, keys keys) *serverTask {
 	task := &serverTask{downstream: downstream}
-	task.server = server.New(server.Config{Downstream: downstream, ServerID: t.duid, Lender: lender{t.engine}, Saved: keys.saved(), Keep: keys.keep,
+	task.server = server.New(server.Config{Downstream: downstream, ServerID: t.duid, Lender: lender{t.engine}, Saved: keys.before, Keep: keys.keep,
 		Observe: func(failure string) { t.serverFails(task, failure) }, Logger: t.log})
 	task.server.SetLink(t.link(iface))
 	task.running = t.run(task.server.Run, keys.run)

@@ -2,17 +2,14 @@ package main
 
 import (
 	"context"
-	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"uplinkd/internal/config"
 	"uplinkd/internal/engine"
@@ -33,8 +30,11 @@ type tasks struct {
 	store  *store.Dir
 	duid   pd.DUID
 	engine *engine.Engine
+	save   func(uplink string, id store.Identity) error
 
-	mu          sync.Mutex
+	following sync.Mutex // held by who starts and stops tasks; it may wait for the disk and for tasks
+
+	mu          sync.Mutex // held for a moment only: the engine waits for it
 	uplinks     map[string]*uplinkTask
 	downstreams map[string]*downstreamTask
 	servers     map[string]*serverTask // by interface
@@ -43,15 +43,8 @@ type tasks struct {
 	links       map[string]kernel.Link
 	said        map[string]policy.Announcement // by downstream
 	traces      map[string]*trace.Ring         // by uplink
+	ended       map[string]*client.Client      // by uplink: the last one, when there is none now
 	stopped     bool                           // nothing is started any more
-}
-
-type uplinkTask struct {
-	config   config.Uplink
-	client   *client.Client
-	listener *radv.Listener
-	waits    bool // for the interface, to know the DUID
-	running
 }
 
 type downstreamTask struct {
@@ -61,9 +54,9 @@ type downstreamTask struct {
 }
 
 func newTasks(ctx context.Context, log *slog.Logger, state *store.Dir, duid pd.DUID, e *engine.Engine) *tasks {
-	return &tasks{ctx: ctx, log: log, store: state, duid: duid, engine: e, uplinks: map[string]*uplinkTask{},
-		downstreams: map[string]*downstreamTask{}, servers: map[string]*serverTask{}, config: &config.Config{}, links: map[string]kernel.Link{}, said: map[string]policy.Announcement{},
-		traces: map[string]*trace.Ring{}}
+	return &tasks{ctx: ctx, log: log, store: state, duid: duid, engine: e, save: state.SaveIdentity, uplinks: map[string]*uplinkTask{},
+		downstreams: map[string]*downstreamTask{}, servers: map[string]*serverTask{}, config: &config.Config{}, links: map[string]kernel.Link{},
+		said: map[string]policy.Announcement{}, traces: map[string]*trace.Ring{}, ended: map[string]*client.Client{}}
 }
 
 // running is a set of goroutines that end together.
@@ -72,9 +65,14 @@ type running struct {
 	wg     *sync.WaitGroup
 }
 
-func (r running) stop() {
-	r.cancel()
-	r.wg.Wait()
+// stopAll ends tasks and waits for them. All are told first: closing one socket can take the kernel tens of milliseconds.
+func stopAll(tasks []running) {
+	for _, r := range tasks {
+		r.cancel()
+	}
+	for _, r := range tasks {
+		r.wg.Wait()
+	}
 }
 
 func (t *tasks) run(fs ...func(context.Context) error) running {
@@ -92,32 +90,37 @@ func (t *tasks) run(fs ...func(context.Context) error) running {
 
 // follow makes the running tasks those of cfg.
 func (t *tasks) follow(cfg *config.Config) {
-	for _, stop := range t.obsolete(cfg) {
-		stop() // without the lock: a task may be waiting for the engine, and the engine for setLinks
+	t.following.Lock()
+	defer t.following.Unlock()
+	stopAll(t.obsolete(cfg)) // without t.mu: a task may be waiting for the engine, and the engine for setLinks
+	t.followDownstreams(cfg, t.keysFor(cfg))
+	hardware := t.hardware()
+	for _, u := range cfg.Uplinks {
+		if t.lacks(u.Name) {
+			t.startUplink(u, t.origin(u, hardware))
+		}
 	}
+}
+
+func (t *tasks) followDownstreams(cfg *config.Config, keys map[string]keys) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.stopped {
 		return
-	}
-	for _, u := range cfg.Uplinks {
-		if t.uplinks[u.Name] == nil {
-			t.uplinks[u.Name] = t.startUplink(u)
-		}
 	}
 	for _, d := range cfg.Downstreams {
 		if announces(d) && t.downstreams[d.Name] == nil {
 			t.downstreams[d.Name] = t.startDownstream(d)
 		}
 	}
-	t.startServers()
+	t.startServers(keys)
 }
 
 // announces reports whether there are router advertisements on d, or may be after a reload.
 func announces(d config.Downstream) bool { return d.Kind == config.Access }
 
-// obsolete takes out the tasks that cfg does not have in this form and returns how to stop them.
-func (t *tasks) obsolete(cfg *config.Config) (stops []func()) {
+// obsolete takes out the tasks that cfg does not have in this form and returns them, to be stopped.
+func (t *tasks) obsolete(cfg *config.Config) (stops []running) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, task := range t.uplinks {
@@ -127,7 +130,8 @@ func (t *tasks) obsolete(cfg *config.Config) (stops []func()) {
 		}
 		if !kept {
 			delete(t.uplinks, name)
-			stops = append(stops, task.stop)
+			t.ended[name] = task.client
+			stops = append(stops, task.running)
 		}
 	}
 	for name, task := range t.downstreams {
@@ -138,41 +142,10 @@ func (t *tasks) obsolete(cfg *config.Config) (stops []func()) {
 		if !kept {
 			delete(t.downstreams, name)
 			task.sender.Final() // nobody announces here any more
-			stops = append(stops, task.stop)
+			stops = append(stops, task.running)
 		}
 	}
 	return append(stops, t.followServers(cfg)...)
-}
-
-func (t *tasks) startUplink(u config.Uplink) *uplinkTask {
-	lease, err := t.store.Lease(u.Name)
-	if err != nil {
-		t.log.Error("stored lease is of no use; soliciting afresh", "uplink", u.Name, "err", err)
-	}
-	id := t.identify(u, lease.At(time.Now()))
-	machine := machineConfig(u, id)
-	t.warnOfIAIDs(u.Name, machine, lease.At(time.Now()))
-	task := &uplinkTask{config: u, waits: id.waits}
-	task.client = client.New(client.Config{
-		Uplink:  u.Name,
-		Machine: machine, DSCP: u.DHCPv6.DSCP, Priority: u.DHCPv6.Priority, Trace: t.traceOf(u.Name).Record,
-		Saved: lease, ReportAfter: u.DHCPv6.ReportAfter, WaitingFor: waitsFor(u.DHCPv6.Start), Logger: t.log,
-		Observe: observer(t.engine, u.Name),
-	})
-	var signs radv.Signs // the listener calls from one goroutine
-	task.listener = radv.NewListener(u.Name, func(f radv.Facts) {
-		t.engine.Heard(u.Name, f.Heard)
-		if begins(u.DHCPv6.Start, f.Invitation) {
-			task.client.Begin()
-		}
-		if why := signs.Read(f, time.Now()); why != "" {
-			task.client.Suspect(why)
-		}
-	}, t.log)
-	task.client.SetLink(t.link(u.Interface))
-	task.listener.SetLink(t.link(u.Interface))
-	task.running = t.run(task.client.Run, task.listener.Run)
-	return task
 }
 
 func (t *tasks) startDownstream(d config.Downstream) *downstreamTask {
@@ -202,9 +175,7 @@ func (t *tasks) setLinks(links []kernel.Link) {
 		t.links[l.Name] = l
 	}
 	for name, u := range t.uplinks {
-		if u.waits && t.link(u.config.Interface).Index > 0 {
-			u.waits = false
-			go t.appeared(name, u)
+		if t.noticeInterface(name, u) {
 			continue
 		}
 		for _, a := range t.link(u.config.Interface).Duplicates {
@@ -231,55 +202,22 @@ func (t *tasks) announce(downstream string, a policy.Announcement) {
 	}
 }
 
-// clients are the client of an uplink, or with an empty name those of all.
-func (t *tasks) clients(uplink string) (found []*client.Client) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for name, u := range t.uplinks {
-		if uplink == "" || name == uplink {
-			found = append(found, u.client)
-		}
-	}
-	return found
-}
-
-// release gives back the leases of the uplinks whose config asks for it, all at once, waiting at most limit.
-func (t *tasks) release(limit time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	var wg sync.WaitGroup
-	t.mu.Lock()
-	for _, u := range t.uplinks {
-		if u.config.DHCPv6.Release {
-			wg.Go(func() {
-				if err := u.client.Release(ctx); err != nil {
-					t.log.Warn("release at the end", "uplink", u.config.Name, "err", err)
-				}
-			})
-		}
-	}
-	t.mu.Unlock()
-	wg.Wait()
-}
-
 // stop ends all tasks and waits for them. Hosts are told nothing: the kernel goes on routing for them.
 func (t *tasks) stop() {
-	var stops []func()
+	var all []running
 	t.mu.Lock()
 	t.stopped = true
 	for _, u := range t.uplinks {
-		stops = append(stops, u.stop)
+		all = append(all, u.running)
 	}
 	for _, d := range t.downstreams {
-		stops = append(stops, d.stop)
+		all = append(all, d.running)
 	}
 	for _, s := range t.servers {
-		stops = append(stops, s.stop)
+		all = append(all, s.running)
 	}
 	t.mu.Unlock()
-	for _, stop := range stops {
-		stop() // without the lock, as in follow
-	}
+	stopAll(all) // without t.mu, as in follow
 }
 
 // traceOf is the trace of an uplink. It outlives the task: who follows it while the config is changed goes on following.
@@ -306,18 +244,4 @@ func (t *tasks) ring(uplink string) (*trace.Ring, error) {
 		return nil, fmt.Errorf("which uplink? there is: %s", strings.Join(names, ", "))
 	}
 	return nil, fmt.Errorf("no uplink %q; there is: %s", uplink, strings.Join(names, ", "))
-}
-
-// newDUID makes the client's identity: from the first MAC address of the uplinks, at random when they have none.
-func newDUID(cfg *config.Config) pd.DUID {
-	var mac []byte
-	for _, u := range cfg.Uplinks {
-		if i, err := net.InterfaceByName(u.Interface); err == nil && len(i.HardwareAddr) > 0 {
-			mac = i.HardwareAddr
-			break // each look is a dump of all interfaces
-		}
-	}
-	random := make([]byte, 16)
-	cryptorand.Read(random) // never fails (crypto/rand)
-	return pd.NewDUID(mac, time.Now(), random)
 }
