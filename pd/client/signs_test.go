@@ -253,6 +253,7 @@ func TestReportedAfterNoBinding(t *testing.T) {
 			state    string
 			reported bool
 		}{{pd.StateRequesting, false}, {"soliciting", true}} {
+			synctest.Wait() // the client looks at the machine
 			m.state = c.state
 			l.Suspect("test")
 			synctest.Wait()
