@@ -87,6 +87,8 @@ running_as() { awk '/^Uid:/ { uid = $2 } /^CapEff:/ { caps = $2 } /^NoNewPrivs:/
   "/proc/$(property MainPID)/status"; }
 has_status() { property StatusText | grep .; }
 restarts_over() { local n; n=$(property NRestarts); [ "$n" -gt "$1" ] && is ActiveState active; }
+serves_dhcpv6() { ss -Hulnp 'sport = 547' | grep '%lan0.*uplinkd' || { ss -ulnp; return 1; }; }
+marks_packets() { nft list table ip6 uplinkd | grep 'iifname "wan0" tcp dport 80 meta mark set'; }
 # journal_has PATTERN: the daemon that runs now has logged it.
 journal_has() { local id; id=$(property InvocationID)
   journalctl _SYSTEMD_INVOCATION_ID="$id" -o cat | grep -iE "$1" || { journalctl -u uplinkd -o cat -n 5; return 1; }; }
@@ -100,6 +102,11 @@ dhcpv6.delay = false
 
 [downstream.lan]
 interface = "lan0"
+
+[downstream.web]
+interface = "wan0"
+kind = "service"
+anyip = { mode = "mark", ports = ["tcp/80"] }
 
 [hook.note]
 run = "/etc/uplinkd/hooks/note"
@@ -137,6 +144,8 @@ expect "not root, three capabilities" running_as
 await "a prefix arrives, lan0 has an address" 20 address lan0
 await "the host numbers itself" 20 host_address
 await "the host reaches a server behind the provider" 10 host_reaches
+expect "it has the port of DHCPv6 servers on lan0" serves_dhcpv6
+expect "it has written an nft table" marks_packets
 await "the status text says something" 5 has_status
 await "the hook ran in the sandbox, and can ping" 5 bash -c \
   "journalctl -o cat -t hook-note | grep -E 'prefix.new 2001:db8:1.*/56 notify=none ping=ok'"
@@ -210,7 +219,7 @@ await "with the same address" 10 address_is "$first"
 
 systemctl stop uplinkd
 expect "clean, by root" uplinkd clean
-refuse "leaves nothing of uplinkd" bash -c 'ip -6 route show table all proto 200 | grep .; ip -6 rule | grep "proto 200"'
+refuse "leaves nothing of uplinkd" bash -c 'ip -6 route show table all proto 200 | grep .; ip -6 rule | grep "proto 200"; nft list tables | grep uplinkd'
 expect "what root has written to the state does not stop the next start" timeout 20 systemctl start uplinkd
 await "which gets the same address" 10 address_is "$first"
 

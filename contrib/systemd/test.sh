@@ -4,7 +4,7 @@
 #   usage: contrib/systemd/test.sh [IMAGE ...]         as root; build/uplinkd must have been built
 #
 # An IMAGE is a directory with a Debian root file system that has systemd, iproute2, iputils-ping, procps,
-# kea-dhcp6-server and radvd, or a directory with such a rootfs/ in it. It is not changed: the container works on a
+# kea-dhcp6-server, radvd and nftables, or a directory with such a rootfs/ in it. It is not changed: the container works on a
 # temporary overlay, in an empty network of its own. Without arguments two images are used, and made if need be
 # (debootstrap, a minute each) in UPLINKD_IMAGES (/var/tmp/uplinkd-images): Debian 12 with systemd 252, for which
 # "make install" adds a drop-in, and Debian 13 with systemd 257, for the unit as it stands.
@@ -14,20 +14,20 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 images=${UPLINKD_IMAGES:-/var/tmp/uplinkd-images}
-packages=systemd,systemd-sysv,iproute2,iputils-ping,procps,kea-dhcp6-server,radvd
+packages=systemd,systemd-sysv,iproute2,iputils-ping,procps,kea-dhcp6-server,radvd,nftables
 
 die() { echo "test.sh: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || die "must be root, for systemd-nspawn"
 "$top/.ci/need" systemd
 [ -x "$top/build/uplinkd" ] || die "build/uplinkd is missing: run make build"
 
-# image SUITE: makes the image of a Debian release once; a half-made one does not count.
+# image SUITE: makes the image of a Debian release once; a half-made one does not count, nor one of an older test, without nft.
 image() {
   local dir=$images/$1
-  if [ ! -e "$dir" ]; then
+  if [ ! -x "$dir/usr/sbin/nft" ]; then
     mkdir -p "$images"
     echo "making an image of Debian $1 in $dir (log: $dir.log)" >&2
-    rm -rf --one-file-system "$dir.new"
+    rm -rf --one-file-system "$dir.new" "$dir"
     debootstrap --variant=minbase --include=$packages "$1" "$dir.new" >"$dir.log" 2>&1 </dev/null ||
       { tail -n 20 "$dir.log" >&2; die "debootstrap $1 failed"; }
     mv "$dir.new" "$dir"
