@@ -5,11 +5,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"uplinkd/internal/ctl"
+	"uplinkd/pd"
 )
 
 // TestReloadOfNobody asks for a reload and goes away. It is carried out all the same: the new network works.
@@ -70,6 +72,37 @@ func TestReloadAtAnyTime(t *testing.T) {
 			t.Errorf("the end: %v\n%s", err, daemon.Output())
 		}
 	}
+}
+
+// TestReloadWithoutDisk changes the section of an uplink whose lease the disk has refused, while its provider is silent: the
+// client goes on with the lease that it held, and the LAN keeps its prefix.
+func TestReloadWithoutDisk(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, false)
+	v := s.simulate(forever)
+	s.configure(prompt)
+	obstacle := filepath.Join(s.dir, "state", "lease-fiber.json.tmp", "in the way")
+	if err := os.MkdirAll(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	before := s.hostAddress(pool, "preferred", preferred)
+	s.problem("lease-fiber.json.tmp")
+	v.Silence(true)
+	s.configure(strings.Replace(prompt, "dhcpv6.delay = false", "dhcpv6.delay = false\ndhcpv6.dscp = 48", 1))
+	solicits := v.Counts().Seen[pd.Solicit]
+	s.hangup()
+	s.eventually("the client to ask about the lease", func() (bool, string) {
+		seen := v.Counts().Seen
+		return seen[pd.Confirm]+seen[pd.Rebind]+seen[pd.Renew] > 0 || seen[pd.Solicit] > solicits, fmt.Sprint(seen)
+	})
+	if n := v.Counts().Seen[pd.Solicit] - solicits; n > 0 {
+		t.Errorf("the client has forgotten the lease: it has sent %d Solicits", n)
+	}
+	if after := s.hostAddress(pool, "preferred", preferred); after.Local != before.Local {
+		t.Errorf("the host has %s, before it had %s", after.Local, before.Local)
+	}
+	s.reach()
 }
 
 // atOnce waits for check without the pauses of eventually.
