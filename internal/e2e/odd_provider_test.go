@@ -114,7 +114,7 @@ func TestOddRenew(t *testing.T) {
 }
 
 // TestOnlyNewPrefix answers a Renew with a new prefix and no word about the old one, which stays until its lifetime is over
-// (RFC 9915 §18.2.10.1).
+// (RFC 9915 §18.2.10.1). But nobody begins anything from it any more.
 func TestOnlyNewPrefix(t *testing.T) {
 	t.Parallel()
 	s, v := bound(t, offer{preferred: 9, valid: 15, t1: 100, t2: 100}.simulated(), prompt)
@@ -132,7 +132,12 @@ func TestOnlyNewPrefix(t *testing.T) {
 	s.renew()
 	s.awaitSeen(v, pd.Renew, 1)
 	_, both := s.awaitHeld(0, 2)
-	s.holds(onLAN(nil, both...))
+	s.hostAddress(old[0].String(), "deprecated", deprecated)
+	for _, p := range both {
+		if rows := s.rowsOf(p); !strings.Contains(rows, "pref 10001 from "+p.String()) {
+			t.Errorf("the kernel has of %s\n%s", p, rows)
+		}
+	}
 	_, left := s.awaitHeld(0, 1)
 	if slices.Contains(left, old[0]) {
 		t.Errorf("left: %v, the old one was %v", left, old)

@@ -193,18 +193,9 @@ func (w *walk) check(what string) {
 	w.eventually("the rows of a new daemon after "+what, func() (bool, string) {
 		held := w.settled()
 		got, want := w.lines(), w.want(held)
-		rest := slices.DeleteFunc(slices.Clone(got), func(line string) bool { return w.toDead(line, held) })
+		rest := slices.DeleteFunc(slices.Clone(got), func(line string) bool { return forTheDead(line, slices.Concat(held...)) })
 		return slices.Equal(rest, want), fmt.Sprintf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	})
-}
-
-// deadRoute leads to hosts that may still send from a prefix that is not delegated any more.
-var deadRoute = regexp.MustCompile(`^route (2001:db8:[0-9a-f]+:)\S*/64 dev lan[01] metric 256 proto 200$`)
-
-func (w *walk) toDead(line string, held [][]netip.Prefix) bool {
-	m := deadRoute.FindStringSubmatch(line)
-	alive := func(p netip.Prefix) bool { return m != nil && text48(p) == m[1] }
-	return m != nil && !slices.ContainsFunc(slices.Concat(held...), alive)
 }
 
 // link takes an uplink's cable out or puts it in; the client has seen it when this returns.
