@@ -94,6 +94,10 @@ func (p *planner) records(c config.Downstream, a Announcement) (records []Announ
 			before[r.Prefix] = lifetime.Min(r.Until, r.Valid)
 			continue
 		}
+		if r.Until.IsForever() && !r.Prefix.Addr().IsPrivate() && p.unreported(c) { // a ULA prefix is no provider's
+			records = append(records, r)
+			continue
+		}
 		if r.Until.IsForever() {
 			r.Until = heldUntil(r.Valid, p.w.Now, longest)
 		}
@@ -108,4 +112,12 @@ func (p *planner) records(c config.Downstream, a Announcement) (records []Announ
 	}
 	slices.SortFunc(records, func(x, y AnnouncedRecord) int { return x.Prefix.Compare(y.Prefix) })
 	return records
+}
+
+// unreported reports whether an uplink that c draws from has not reported yet: after a reboot it may delegate in a moment
+// what hosts still have. They are not told that it is over before that is known (promise 5).
+func (p *planner) unreported(c config.Downstream) bool {
+	return slices.ContainsFunc(p.cfg.Uplinks, func(u config.Uplink) bool {
+		return (len(c.From) == 0 || slices.Contains(c.From, u.Name)) && !p.w.Uplinks[u.Name].Reported
+	})
 }

@@ -87,8 +87,8 @@ func TestReboot(t *testing.T) {
 			_, is := s.held()
 			h.next(0, "the new prefix", option(is[0], 5400, 2700))
 			for i, m := range h.all() {
-				if !strings.Contains(m, option(was[0], 0, 0)) {
-					t.Errorf("advertisement %d after the power failure does not withdraw the old prefix:\n%s", i, m)
+				if !containsAll(m, []string{option(was[0], 0, 0), option(is[0], 5400, 2700)}) {
+					t.Errorf("advertisement %d after the power failure does not replace the old prefix by the new one:\n%s", i, m)
 				}
 			}
 			s.hostAddress(newPool, "preferred", preferred)
@@ -96,6 +96,23 @@ func TestReboot(t *testing.T) {
 			s.reach()
 		})
 	}
+}
+
+// TestRebootSamePrefix has the provider delegate the same prefix again. Hosts never hear that it is over.
+func TestRebootSamePrefix(t *testing.T) {
+	t.Parallel()
+	s, v, h, was := powered(t)
+	s.powerFails(v, 2)
+	s.delegation(pool)
+	h.next(0, "the prefix", option(was[0], 5400, 2700))
+	for _, m := range h.all() {
+		if strings.Contains(m, option(was[0], 0, 0)) {
+			t.Errorf("a prefix that was never lost is withdrawn:\n%s", m)
+		}
+	}
+	s.hostAddress(was[0].String(), "preferred", preferred)
+	s.reach()
+	s.holds(onLAN(nil, was...))
 }
 
 // powered is a site behind a switch on which all has been well, until the daemon was killed. From then on it is heard
