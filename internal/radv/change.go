@@ -18,6 +18,15 @@ func sameMeaning(a, b *ndp.RouterAdvertisement) bool {
 		slices.EqualFunc(a.Options, b.Options, sameOption)
 }
 
+// samePrefixes reports whether two advertisements made for the same moment tell hosts the same about their addresses.
+func samePrefixes(a, b *ndp.RouterAdvertisement) bool {
+	other := func(o ndp.Option) bool {
+		_, prefix := o.(*ndp.PrefixInformation)
+		return !prefix
+	}
+	return slices.EqualFunc(slices.DeleteFunc(slices.Clone(a.Options), other), slices.DeleteFunc(slices.Clone(b.Options), other), sameOption)
+}
+
 func sameOption(a, b ndp.Option) bool {
 	switch a := a.(type) {
 	case *ndp.LinkLayerAddress:

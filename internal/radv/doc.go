@@ -23,7 +23,8 @@
 //   - Changes, and only changes, may come in a burst of three; over any time T there are at most T/3s + 3 advertisements
 //     to all nodes, instead of the T/3s + 1 of the plain rule (MIN_DELAY_BETWEEN_RAS). RFC 7084 wants some changes
 //     announced immediately (G-5, L-13), and by the plain rule the hosts of a prefix that changes a second after the start
-//     would wait for two more seconds. No change waits for longer than 3 s, whatever came before.
+//     would wait for two more seconds. No change waits for longer than 3 s, whatever came before, and one change of
+//     prefixes in 30 s does not wait at all: a link that goes down and comes up with another prefix has spent the burst.
 //   - Answers to solicitations keep the plain rule for multicast. Within 3 s of a multicast advertisement they are unicast
 //     (RFC 4861 §6.2.6 allows it): a host whose link comes up together with ours misses the first advertisement.
 //   - The Listener waits at most 100 ms before its first solicitation instead of 1 s, and goes on soliciting with growing

@@ -13,6 +13,7 @@ const (
 	minDelayBetweenRAs       = 3 * time.Second        // MIN_DELAY_BETWEEN_RAS
 	maxRADelay               = 500 * time.Millisecond // MAX_RA_DELAY_TIME
 	initialInterval          = 4 * time.Second        // at most MAX_INITIAL_RTR_ADVERT_INTERVAL (16 s); see the package comment
+	renumberingPeriod        = 30 * time.Second       // in which one change of prefixes need not wait; see the package comment
 )
 
 // Bounds of unicast answers; solicitations beyond them wait for the next multicast.
@@ -46,12 +47,14 @@ func (b *bucket) take(now time.Time) {
 
 // schedule says when the next advertisement is due (RFC 4861 §6.2.4 and §6.2.6). It is pure.
 type schedule struct {
-	limit   bucket    // of multicast advertisements
-	last    time.Time // when the last one was sent
-	urgent  bool      // a change waits to be announced
-	initial int       // how many more go out at the initial pace
-	next    time.Time // of the next unsolicited one
-	answer  time.Time // when solicitations are answered by multicast; zero when none waits
+	limit    bucket    // of multicast advertisements
+	renumber bucket    // of those besides which a change of prefixes may need
+	last     time.Time // when the last one was sent
+	urgent   bool      // a change waits to be announced
+	prefixes bool      // and it is one of prefixes
+	initial  int       // how many more go out at the initial pace
+	next     time.Time // of the next unsolicited one
+	answer   time.Time // when solicitations are answered by multicast; zero when none waits
 
 	unicastLimit bucket
 	unicast      []unicastAnswer // those that do not wait for a multicast, by time
@@ -66,13 +69,14 @@ type unicastAnswer struct {
 func newSchedule() schedule {
 	return schedule{
 		limit:        bucket{size: maxInitialAdvertisements, period: minDelayBetweenRAs},
+		renumber:     bucket{size: 1, period: renumberingPeriod},
 		unicastLimit: bucket{size: maxUnicast, period: unicastPeriod},
 	}
 }
 
-// changed notes that there is something new to say.
-func (s *schedule) changed() {
-	s.urgent = true
+// changed notes that there is something new to say, and whether it is about prefixes.
+func (s *schedule) changed(prefixes bool) {
+	s.urgent, s.prefixes = true, s.prefixes || prefixes
 	s.initial = maxInitialAdvertisements
 }
 
@@ -129,7 +133,11 @@ func (s *schedule) due(now time.Time) time.Time {
 	case !s.answer.IsZero() && s.answer.Before(at):
 		at = s.answer
 	}
-	if ready := s.limit.ready(now); ready.After(at) {
+	ready := s.limit.ready(now)
+	if spare := s.renumber.ready(now); s.prefixes && spare.Before(ready) {
+		ready = spare
+	}
+	if ready.After(at) {
 		return ready
 	}
 	return at
@@ -137,8 +145,12 @@ func (s *schedule) due(now time.Time) time.Time {
 
 // sent notes that an advertisement was multicast at now, and chooses the time of the next.
 func (s *schedule) sent(now time.Time, shortest, longest time.Duration) {
-	s.limit.take(now)
-	s.last, s.urgent, s.answer, s.unicast = now, false, time.Time{}, nil
+	if s.limit.ready(now).After(now) {
+		s.renumber.take(now)
+	} else {
+		s.limit.take(now)
+	}
+	s.last, s.urgent, s.prefixes, s.answer, s.unicast = now, false, false, time.Time{}, nil
 	s.initial = max(0, s.initial-1)
 	wait := shortest + rand.N(longest-shortest+1)
 	if s.initial > 0 {

@@ -8,8 +8,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestScheduleRate: whatever happens, no more than three advertisements at once and one per three seconds after that,
-// and never a pause longer than the longest interval.
+// TestScheduleRate: whatever happens, no more than three advertisements at once and one per three seconds after that, one more
+// in 30 s for changes of prefixes, and never a pause longer than the longest interval.
 func TestScheduleRate(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const shortest, longest = 3 * time.Second, 20 * time.Second
@@ -18,7 +18,7 @@ func TestScheduleRate(t *testing.T) {
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			switch rapid.IntRange(0, 2).Draw(t, "what") {
 			case 0:
-				s.changed()
+				s.changed(rapid.Bool().Draw(t, "prefixes"))
 			case 1:
 				s.solicited(now, netip.IPv6Unspecified())
 			}
@@ -34,9 +34,10 @@ func TestScheduleRate(t *testing.T) {
 			now = end
 		}
 		for i := range sent {
-			for j := i + 3; j < len(sent); j++ {
-				if least := time.Duration(j-i-2) * minDelayBetweenRAs; sent[j].Sub(sent[i]) < least {
-					t.Fatalf("%d advertisements within %s", j-i+1, sent[j].Sub(sent[i]))
+			for j := i + 1; j < len(sent); j++ {
+				took := sent[j].Sub(sent[i])
+				if most := 3 + int(took/minDelayBetweenRAs) + 1 + int(took/renumberingPeriod); j-i+1 > most {
+					t.Fatalf("%d advertisements within %s, want at most %d", j-i+1, took, most)
 				}
 			}
 		}

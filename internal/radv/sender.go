@@ -115,13 +115,13 @@ func (s *Sender) takeMail(now time.Time) {
 		return
 	}
 	before, after := s.said.announcement, next.announcement
-	if before.Send && !after.Send {
+	if before.Send && !after.Send && usable(next.link) { // a link that is renamed or made anew ends nothing for its hosts
 		s.farewell(false, now)
 	}
 	restarted := s.port.setLink(next.link)
-	if restarted || before.Send != after.Send ||
-		!sameMeaning(Build(before, s.said.link, now), Build(after, next.link, now)) {
-		s.schedule.changed()
+	was, is := Build(before, s.said.link, now), Build(after, next.link, now)
+	if restarted || before.Send != after.Send || !sameMeaning(was, is) {
+		s.schedule.changed(!samePrefixes(was, is))
 	}
 	if before.Send {
 		s.gone.replace(before, after, now)

@@ -148,16 +148,24 @@ func TestChangeWaits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const shortest, longest = minimumMinRA, 20 * time.Second
 		s, now := newSchedule(), start
-		var last, asked time.Time // of the last message; of the oldest change that waits
+		var last, asked, renumbered time.Time // of the last message; of the oldest change that waits; of the last change of prefixes
 		for range rapid.IntRange(1, 300).Draw(t, "steps") {
 			switch rapid.IntRange(0, 2).Draw(t, "what") {
 			case 0:
-				s.changed()
+				prefixes := rapid.Bool().Draw(t, "prefixes")
+				s.changed(prefixes)
 				if asked.IsZero() {
 					asked = now
 				}
-				if due := s.due(now); now.Sub(last) >= 2*minDelayBetweenRAs && due.After(now) {
+				due := s.due(now)
+				if now.Sub(last) >= 2*minDelayBetweenRAs && due.After(now) {
 					t.Fatalf("waits for %s after a pause of %s", due.Sub(now), now.Sub(last))
+				}
+				if prefixes && now.Sub(renumbered) >= renumberingPeriod && due.After(now) {
+					t.Fatalf("a change of prefixes waits for %s, the first in %s", due.Sub(now), now.Sub(renumbered))
+				}
+				if prefixes {
+					renumbered = now
 				}
 			case 1:
 				s.solicited(now, netip.IPv6Unspecified())
