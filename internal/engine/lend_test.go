@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -166,6 +167,31 @@ func TestLendOutlivesRestart(t *testing.T) {
 		}
 		if got := l.ask(LendExtend, 1, lent); got != lent {
 			t.Errorf("extended after the restart: %q", got)
+		}
+	})
+}
+
+// The power fails in the moment in which an inner router is told of its prefix. It still has it afterwards, and nobody else gets it.
+func TestLendSurvivesPowerLoss(t *testing.T) {
+	inLendLab(t, func(t *testing.T, l *lendLab) {
+		for n := range 5 {
+			got := l.ask(LendBind, n)
+			disk := newMemory()
+			l.store.mu.Lock()
+			disk.files, disk.leases = maps.Clone(l.store.files), maps.Clone(l.store.leases)
+			l.store.mu.Unlock()
+			after := &lendLab{t: t, kern: &fake.Kernel{Link: fakeLinks()}, store: disk}
+			after.start("boot-2")
+			after.granted("2001:db8:1100::/56")
+			for other := range 10 {
+				if other != n && other > 4 && after.ask(LendBind, other) == got {
+					t.Errorf("%s is lent twice", got)
+				}
+			}
+			if again := after.ask(LendExtend, n, got); again != got || !after.routed(got) {
+				t.Errorf("client %d was lent %s and has %s after the power loss, routed %v", n, got, again, after.routed(got))
+			}
+			after.stop()
 		}
 	})
 }
