@@ -68,7 +68,7 @@ type Engine struct {
 	facts    chan fact
 	hints    chan struct{}
 	written  chan uint64 // generations that the writer has on disk
-	jobs     chan job
+	jobs     queue
 	done     chan struct{}
 	snap     atomic.Pointer[Snapshot]
 	failures atomic.Pointer[string] // why the last write to disk failed; nil: it did not
@@ -116,7 +116,7 @@ type Engine struct {
 // New returns an engine; it does nothing before Run.
 func New(opt Options) *Engine {
 	e := &Engine{opt: opt, facts: make(chan fact, 64), hints: make(chan struct{}, 1), written: make(chan uint64, 1),
-		jobs: make(chan job, 64), done: make(chan struct{}), clients: map[string]ClientStatus{}, postponed: map[string]bool{},
+		jobs: queue{wake: make(chan struct{}, 1)}, done: make(chan struct{}), clients: map[string]ClientStatus{}, postponed: map[string]bool{},
 		untold: map[string]bool{}, adopted: map[string]adopted{}, heard: map[string]policy.Heard{}}
 	e.unrouted = map[netip.Prefix]bool{}
 	e.borrowing = limiter{rate: borrowerRate, burst: borrowerBurst, keys: map[string]bucket{}}
@@ -151,7 +151,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	written := make(chan struct{})
 	go func() { defer close(written); e.write() }()
-	defer func() { close(e.jobs); <-written }() // what was decided reaches the disk before Run returns
+	defer func() { e.jobs.close(); <-written }() // what was decided reaches the disk before Run returns
 	if e.repaired {
 		e.save()
 	}

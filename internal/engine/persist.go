@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/lifetime"
@@ -48,95 +47,6 @@ const (
 	formatVersion = 1
 	maxLost       = 16
 )
-
-// job is something for the disk. The last job of a generation carries done.
-type job struct {
-	uplink   string
-	lease    *pd.Lease
-	ledger   *durable
-	reported *reported
-	done     uint64        // 0, or the generation that is complete with this job
-	tried    chan struct{} // nil, or closed when the job has been tried
-}
-
-// unsaved is what the disk does not have yet: by file, how to write the newest value.
-type unsaved map[string]func() error
-
-func (e *Engine) unsave(u unsaved, j job) {
-	if j.lease != nil {
-		u["lease-"+j.uplink] = func() error { return e.opt.Store.SaveLease(j.uplink, *j.lease) }
-	}
-	if j.ledger != nil {
-		u[ledgerFile] = func() error { return e.opt.Store.WriteJSON(ledgerFile, formatVersion, j.ledger) }
-	}
-	if j.reported != nil {
-		u[reportedFile] = func() error { return e.opt.Store.WriteJSON(reportedFile, formatVersion, j.reported) }
-	}
-}
-
-// save tries to write everything and keeps what failed, for the next job or the next try.
-func (u unsaved) save() error {
-	var errs []error
-	for _, file := range slices.Sorted(maps.Keys(u)) {
-		if err := u[file](); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		delete(u, file)
-	}
-	return errors.Join(errs...)
-}
-
-// write is the writer's goroutine: the engine never waits for the disk. What cannot be written, on a full disk for one,
-// is tried again after 1 s, doubled up to a minute, and is a problem until it is written. Consumers are told all the
-// same: a LAN without addresses because a disk is full would be the greater harm.
-func (e *Engine) write() {
-	left, pause := unsaved{}, time.Duration(0)
-	var again <-chan time.Time
-	for {
-		var j job
-		select {
-		case next, more := <-e.jobs:
-			if !more {
-				return
-			}
-			j = next
-			e.unsave(left, j)
-		case <-again:
-		}
-		again = nil
-		if err := left.save(); err != nil {
-			pause = min(max(time.Second, 2*pause), time.Minute)
-			again = time.After(pause)
-			e.opt.Log.Error("save state: a restart may not remember this", "err", err)
-			e.failures.Store(new(err.Error()))
-		} else {
-			pause = 0
-			e.failures.Store(nil)
-		}
-		if j.done != 0 {
-			e.complete(j.done)
-		}
-		if j.tried != nil {
-			close(j.tried)
-		}
-	}
-}
-
-// complete tells the loop the newest generation on disk, replacing an older one that it has not taken yet.
-func (e *Engine) complete(gen uint64) {
-	for {
-		select {
-		case e.written <- gen:
-			return
-		default:
-		}
-		select {
-		case <-e.written:
-		default:
-		}
-	}
-}
 
 // load reads ledger and last report. Damaged files are set aside by the store; the engine starts without them.
 func (e *Engine) load() error {
@@ -225,19 +135,19 @@ func read[T any](e *Engine, name string, v *T) error {
 // saveLeases queues leases for the disk, before anything that follows from them is told to anybody.
 func (e *Engine) saveLeases() {
 	for _, j := range e.unsaved {
-		e.jobs <- j
+		e.jobs.put(j)
 	}
 	e.unsaved = nil
 }
 
 // save queues the ledger for the disk.
-func (e *Engine) save() { e.jobs <- job{ledger: e.copyLedger()} }
+func (e *Engine) save() { e.jobs.put(job{ledger: e.copyLedger()}) }
 
 // saveNow returns when the disk has the ledger, or has refused it. It goes the way of all jobs, so that an older ledger
 // that is still queued cannot overwrite this one.
 func (e *Engine) saveNow() {
 	tried := make(chan struct{})
-	e.jobs <- job{ledger: e.copyLedger(), tried: tried}
+	e.jobs.put(job{ledger: e.copyLedger(), tried: tried})
 	<-tried
 }
 

@@ -83,14 +83,25 @@ func (e *Engine) publish(site policy.Site, ledger policy.Ledger) {
 		if len(events) > 0 {
 			j.reported = &reported{BootID: e.opt.BootID, Site: known, Lost: slices.Clone(e.lost)}
 		}
-		e.jobs <- j
+		e.jobs.put(j)
 	}
 	if len(e.pending) == 0 && !changed && len(events) == 0 {
 		e.tell(pub)
 		return
 	}
 	pub.gen = e.gen
-	e.pending = append(e.pending, pub)
+	e.wait(pub)
+}
+
+// wait has a publication wait for the disk. On one that hangs, those that come late become one, so that they stay few.
+func (e *Engine) wait(p publication) {
+	const most = 64
+	if n := len(e.pending); n >= most {
+		last := e.pending[n-1]
+		p.events, p.then = slices.Concat(last.events, p.events), slices.Concat(last.then, p.then)
+		e.pending = e.pending[:n-1]
+	}
+	e.pending = append(e.pending, p)
 }
 
 // published lets out what waited for generation gen.
