@@ -5,9 +5,10 @@ import (
 	"net/netip"
 )
 
-// minDelegation is the shortest prefix length that is taken for a delegation. No provider delegates more than a /20; a
-// much shorter prefix would make destinations all over the Internet unreachable, since the router takes them for its own.
-const minDelegation = 16
+// minDelegation is the shortest prefix length that is taken for a delegation. A /29 is what a whole provider gets of RIPE NCC
+// unless it can show that it needs more. A shorter one would hold other providers' prefixes, so that these could not be used as
+// delegations of other uplinks, which must not overlap.
+const minDelegation = 29
 
 // delegated are the ranges that delegations come from: global unicast and unique local addresses (RFC 4193).
 var delegated = []netip.Prefix{netip.MustParsePrefix("2000::/3"), netip.MustParsePrefix("fc00::/7")}

@@ -8,13 +8,14 @@ import (
 func TestUndelegable(t *testing.T) {
 	for prefix, want := range map[string]string{
 		"2001:db8::/56":      "",
-		"2001::/16":          "",
-		"3fff::/20":          "",
+		"2001:db8::/29":      "",
+		"2001:db0::/28":      "shorter than /29, which no provider delegates",
+		"3fff::/20":          "shorter than /29, which no provider delegates",
 		"fd00:db8::/48":      "",
 		"2001:db8::1/128":    "",
 		"2000::/3":           "overlaps 6to4 2002::/16",
-		"2001::/15":          "shorter than /16, which no provider delegates",
-		"fc00::/7":           "shorter than /16, which no provider delegates",
+		"2001::/16":          "shorter than /29, which no provider delegates",
+		"fc00::/7":           "shorter than /29, which no provider delegates",
 		"::/1":               "contains the unspecified or the loopback address",
 		"2002:c000:200::/48": "overlaps 6to4 2002::/16",
 		"64:ff9b::/96":       "overlaps the IPv4 Internet behind NAT64 64:ff9b::/96",

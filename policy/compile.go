@@ -91,6 +91,8 @@ func (c *compiler) uplink(u Uplink) {
 	}
 	why.Rule = "sockets bound to the uplink use the uplink's table"
 	c.rule(kernel.Rule{Priority: c.site.Rules.OIF + u.Number, OIF: u.Interface, Action: kernel.Unicast, Table: u.Table, Reason: why})
+	why.Rule = "what comes in for a part of a delegation that no downstream uses goes no further; the table's default route does not count"
+	c.rule(kernel.Rule{Priority: c.site.Rules.OIF + u.Number, IIF: u.Interface, Action: kernel.Unicast, Table: u.Table, SuppressPrefix: true, Reason: why})
 	if !u.Link || !u.Gateway.IsValid() {
 		return
 	}
@@ -114,10 +116,13 @@ func (u Uplink) own() []netip.Addr {
 	return list // a rule for an address that is in both is one rule: Normalize sees to it
 }
 
+// delegation keeps sources and destinations of g to its uplink. Its aggregate stands in the uplink's table, not in main: there
+// it would take destinations from the sources of all others, and what a server delegates may be what it does not own. Nothing
+// loops for that: a source of another uplink sends its packet out there, and it comes in again here.
 func (c *compiler) delegation(u Uplink, g Delegation) {
 	why := kernel.Reason{Config: u.Config, Uplink: u.Name, Delegation: g.Prefix}
 	why.Rule = "what no downstream uses of a delegation must not loop between router and provider (RFC 7084 WPD-5)"
-	c.route(kernel.Route{Table: kernel.TableMain, Dst: g.Prefix, Metric: metricAggregate, Type: kernel.Unreachable, Reason: why})
+	c.route(kernel.Route{Table: u.Table, Dst: g.Prefix, Metric: metricAggregate, Type: kernel.Unreachable, Reason: why})
 	why.Rule = "a packet with a source from this delegation leaves through this uplink only"
 	c.rule(kernel.Rule{Priority: c.site.Rules.From + u.Number, From: g.Prefix, Action: kernel.Unicast, Table: u.Table, Reason: why})
 }

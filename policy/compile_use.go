@@ -108,7 +108,7 @@ func (c *compiler) service(d Downstream) {
 }
 
 // anyIP fills the table of services by interface or mark: everything is local, except what somebody has. That has to be said
-// for each: the rule comes before connected networks, since the unreachable aggregates are among these.
+// for each, since the rule comes before connected networks.
 func (c *compiler) anyIP() {
 	armed := false
 	for _, d := range c.site.Downstreams {

@@ -25,6 +25,7 @@ func Plan(cfg *config.Config, w World, led Ledger) (Site, []Problem, Ledger) {
 	}
 	p.subnets()
 	p.lend()
+	p.addresses()
 	p.loopback()
 	for i := range p.site.Downstreams {
 		p.announce(cfg.Downstreams[i], &p.site.Downstreams[i])

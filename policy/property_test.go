@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -175,7 +176,10 @@ func TestInternalAddresses(t *testing.T) {
 		again, _, _ := Plan(&other, w, led)
 		for i, u := range site.Uplinks {
 			for _, a := range u.Loopback {
-				if !slices.Contains(again.Uplinks[i].Loopback, a) {
+				wanted := slices.ContainsFunc(again.Downstreams, func(d Downstream) bool { // there may be room for a large one now
+					return slices.ContainsFunc(d.Subnets, func(n Subnet) bool { return n.Prefix.Contains(a.Address.Addr()) })
+				})
+				if !wanted && !slices.Contains(again.Uplinks[i].Loopback, a) {
 					t.Fatalf("%s moved although nobody wants its place: %v", a.Address, again.Uplinks[i].Loopback)
 				}
 			}
@@ -251,6 +255,7 @@ func clone(s kernel.State) kernel.State {
 
 // promise1: a packet from a host with a source on which hosts sit (an address of the router is there, or an inner router has
 // it) leaves, if at all, through an uplink to which its delegation belongs before or after; one from the ULA prefix never.
+// So does one with a source that an uplink claims for itself, in a delegation that stays.
 func promise1(s kernel.State, before, after Site) string {
 	owners := map[netip.Prefix][]string{}
 	sources := map[netip.Addr]string{}
@@ -272,11 +277,23 @@ func promise1(s kernel.State, before, after Site) string {
 		}
 	}
 	for _, a := range s.Addresses {
-		sources[a.Prefix.Addr().Next()] = a.Dev
+		if !strings.HasPrefix(a.Dev, "wan") {
+			sources[a.Prefix.Addr().Next()] = a.Dev
+		}
+	}
+	for _, u := range after.Uplinks {
+		for _, g := range u.Delegations {
+			for _, r := range s.Rules {
+				if r.From.Bits() == 128 && g.Prefix.Contains(r.From.Addr()) && len(owners[g.Prefix]) == 2 { // it was there before
+					sources[r.From.Addr()] = "lan0"
+				}
+			}
+		}
 	}
 	for src, iif := range sources {
 		for g, devs := range owners {
-			if !g.Contains(src) {
+			claimed := slices.ContainsFunc(s.Rules, func(r kernel.Rule) bool { return r.From == netip.PrefixFrom(src, 128) })
+			if !g.Contains(src) || claimed && len(devs) == 1 { // of a new delegation hosts have nothing before the whole plan is through
 				continue
 			}
 			if dev := lookup(s, src, netip.MustParseAddr("2001:db8:ffff::1"), iif); dev != "" && !slices.Contains(devs, dev) {
@@ -326,7 +343,7 @@ func lookup(s kernel.State, src, dst netip.Addr, iif string) string {
 			}
 		}
 		switch {
-		case !best.Dst.IsValid() || r.SuppressPrefix && best.Dst.Bits() == 0 || best.Type == kernel.Throw:
+		case !best.Dst.IsValid() || r.SuppressPrefix && best.Dst.Bits() == 0 && best.Type == kernel.Unicast || best.Type == kernel.Throw:
 			continue
 		case best.Type == kernel.Local:
 			return ""

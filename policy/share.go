@@ -148,7 +148,7 @@ type refusal struct {
 }
 
 func (p *planner) allot(o origin, scarce bool) *allotment {
-	a := &allotment{origin: o, space: p.reserved(o.Delegation), given: map[int]given{}}
+	a := &allotment{origin: o, space: p.reserved(o), given: map[int]given{}}
 	ranks := map[int]int{}
 	for i, c := range p.cfg.Downstreams {
 		if drawsOn(c, o) {
@@ -173,21 +173,45 @@ func (p *planner) allot(o origin, scarce bool) *allotment {
 }
 
 // reserved is the space of a delegation without what no downstream may have: what the server excludes (RFC 6603), and what
-// stands on an uplink's interface already, where some providers number the link out of what they delegate: a downstream
-// with the same subnet would fight the kernel over the on-link route.
-func (p *planner) reserved(g Delegation) *space {
-	s := newSpace(g.Prefix)
-	for _, c := range p.cfg.Uplinks {
-		for _, a := range p.w.Links[c.Interface].Globals {
-			if g.Prefix.Contains(a.Addr()) {
-				s.take(a.Masked(), "the link of uplink "+c.Name)
+// stands on the interface of its uplink already, where some providers number the link out of what they delegate: a
+// downstream with the same subnet would fight the kernel over the on-link route.
+//
+// Other uplinks have no say in it: whoever sends an RA there could number this one's networks anew. And who sends RAs on
+// this one moves a network once, not with every RA: what it has then it keeps, for as long as hosts may have the old one.
+func (p *planner) reserved(o origin) *space {
+	s := newSpace(o.Prefix)
+	if o.up != nil {
+		link := p.onLinkOf(*o.up)
+		for _, a := range link {
+			if o.Prefix.Contains(a.Addr()) && !p.hasMoved(a, o, link) {
+				s.take(a, "the link of uplink "+o.up.Name)
 			}
 		}
 	}
-	if g.Exclude.IsValid() {
-		s.take(g.Exclude, "the provider (RFC 6603)")
+	if o.Exclude.IsValid() {
+		s.take(o.Exclude, "the provider (RFC 6603)")
 	}
 	return s
+}
+
+// onLinkOf are the prefixes of the addresses on an uplink's interface, those to come as well.
+func (p *planner) onLinkOf(u Uplink) (list []netip.Prefix) {
+	for _, a := range p.w.Links[u.Interface].Globals {
+		list = append(list, a.Masked())
+	}
+	for _, a := range u.Leased {
+		list = append(list, netip.PrefixFrom(a.Address, 128))
+	}
+	return list
+}
+
+// hasMoved reports whether a downstream has q, or a part of it, since it had to give another part of o to the link.
+func (p *planner) hasMoved(q netip.Prefix, o origin, link []netip.Prefix) bool {
+	return slices.ContainsFunc(p.cfg.Downstreams, func(c config.Downstream) bool {
+		return slices.ContainsFunc(p.before.Had[c.Name], q.Overlaps) && slices.ContainsFunc(p.before.Announced[c.Name], func(r AnnouncedRecord) bool {
+			return !r.Until.IsForever() && o.Prefix.Contains(r.Prefix.Addr()) && slices.ContainsFunc(link, r.Prefix.Overlaps)
+		})
+	})
 }
 
 // rank is the place of downstream i on the ladder. A new downstream, or one whose remembered id is too large for this
@@ -211,7 +235,7 @@ func (p *planner) rank(i int, o origin, scarce bool) int {
 		rank++
 	}
 	if scarce && rank > 1 {
-		if _, served := p.drawing[drawer{"downstream." + c.Name, o.uplink()}]; served && !here {
+		if !here && p.served(c, o) {
 			rank += 10
 		}
 		if isPool(c) {
@@ -219,6 +243,16 @@ func (p *planner) rank(i int, o origin, scarce bool) int {
 		}
 	}
 	return rank
+}
+
+// served reports whether c has a subnet of another delegation of the same uplink, or will keep one when its turn comes.
+func (p *planner) served(c config.Downstream, o origin) bool {
+	if _, drawn := p.drawing[drawer{"downstream." + c.Name, o.uplink()}]; drawn || o.up == nil {
+		return drawn
+	}
+	return slices.ContainsFunc(o.up.Delegations, func(g Delegation) bool {
+		return g.State == o.State && p.had(c, g.Prefix).IsValid()
+	})
 }
 
 // had is the subnet of g that c has had so far; the zero Prefix if none of a length that it may have.

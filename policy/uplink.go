@@ -83,8 +83,9 @@ func (p *planner) useHeld() {
 	}
 }
 
-// use accepts a delegation, or finds one accepted before that shares addresses with it: a server that
-// delegates what is not its own must not draw traffic away from another uplink.
+// use accepts a delegation, or finds one accepted before that shares addresses with it: a server that delegates what is not
+// its own must not draw traffic away from another uplink. First come, first served, over restarts too (useHeld). Length is
+// no sign of who is right: a thief would name the longer prefix as easily as the shorter one.
 func (p *planner) use(q netip.Prefix, uplink string) (other used, overlaps bool) {
 	i, _ := slices.BinarySearchFunc(p.used, q, func(x used, q netip.Prefix) int { return x.prefix.Addr().Compare(q.Addr()) })
 	for _, x := range p.used[max(0, i-1):min(len(p.used), i+1)] { // what overlaps q starts just before it, or at it or after

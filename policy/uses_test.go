@@ -79,6 +79,14 @@ func anySite(t *rapid.T, cfg *config.Config) World {
 				w.Links[u.Interface] = l
 			}
 		}
+		if rapid.IntRange(0, 3).Draw(t, "odd address") == 0 { // in anybody's delegation
+			a := netip.MustParseAddr(fmt.Sprintf("2001:db8:%x00:%x::2", 0x11+rapid.IntRange(0, 5).Draw(t, "in"), rapid.IntRange(0, 8).Draw(t, "at")))
+			f.Addresses = append(f.Addresses, Leased{Address: a, PreferredUntil: lifetime.After(epoch, 100), ValidUntil: lifetime.After(epoch, 4000)})
+			if l, ok := w.Links[u.Interface]; ok && rapid.Bool().Draw(t, "there") {
+				l.Globals = append(slices.Clone(l.Globals), netip.PrefixFrom(a, rapid.SampledFrom([]int{64, 128}).Draw(t, "on-link")))
+				w.Links[u.Interface] = l
+			}
+		}
 		w.Uplinks[u.Name] = f
 	}
 	for n := range rapid.IntRange(0, 6).Draw(t, "borrowers") {
@@ -101,7 +109,9 @@ func dealt(t interface{ Fatalf(string, ...any) }, w World, site Site) map[string
 	all := map[string]netip.Prefix{}
 	for _, u := range site.Uplinks {
 		for _, a := range w.Links[u.Interface].Globals {
-			all["link "+u.Name] = a.Masked()
+			if slices.ContainsFunc(u.Delegations, func(g Delegation) bool { return g.Prefix.Contains(a.Addr()) }) {
+				all[fmt.Sprintf("link %s %x", u.Name, a.Addr().As16())] = a.Masked()
+			}
 		}
 		for _, g := range u.Delegations {
 			if g.Exclude.IsValid() {
@@ -294,7 +304,8 @@ func outlived(t *rapid.T, site Site, g Granted, told bool) {
 	for _, row := range Compile(site).Rows() {
 		switch r := row.(type) {
 		case kernel.Address:
-			if g.Prefix.Contains(r.Prefix.Addr()) {
+			leased := slices.ContainsFunc(site.Uplinks, func(u Uplink) bool { return u.Interface == r.Dev })
+			if g.Prefix.Contains(r.Prefix.Addr()) && !leased {
 				late(r, r.ValidUntil)
 			}
 		case kernel.Rule:
@@ -321,7 +332,8 @@ func TestUplinkGetsNothingOfItsDelegation(t *testing.T) {
 		for _, u := range site.Uplinks {
 			for _, g := range u.Delegations {
 				for _, a := range state.Addresses {
-					if a.Dev == u.Interface && g.Prefix.Contains(a.Prefix.Addr()) {
+					leased := slices.ContainsFunc(u.Leased, func(l Leased) bool { return l.Address == a.Prefix.Addr() })
+					if a.Dev == u.Interface && !leased && g.Prefix.Contains(a.Prefix.Addr()) {
 						t.Fatalf("uplink %s has %s of its delegation %s", u.Name, a.Prefix, g.Prefix)
 					}
 				}

@@ -108,7 +108,7 @@ func TestVerbsAskTheDaemon(t *testing.T) {
 		stdout, stderr string // regular expressions; "" for nothing at all
 	}{
 		{"status", 0, `^OK: 1 uplink up`, ""},
-		{"plan", 0, `(?m)^ip -6 route add unreachable 2001:db8:100::/56 metric 2147483647 proto 200$`, ""},
+		{"plan", 0, `(?m)^ip -6 route add unreachable 2001:db8:100::/56 table 1001 metric 2147483647 proto 200$`, ""},
 		{"plan --json", 0, `"phase": "aggregate"`, ""},
 		{"explain 2001:db8:100::1", 0, `the router's own address on lan0`, ""},
 		{"explain 2001:db8:ffff::1", 1, `is not ours`, ""},

@@ -183,6 +183,8 @@ func advice(p policy.Problem, uplink policy.Uplink) string {
 		return "ask the provider for a larger prefix with dhcpv6.length or dhcpv6.prefixes, or remove a downstream"
 	case "delegation-overlap":
 		return "two providers hand out the same addresses, or two uplinks reach the same provider: remove one of the uplinks"
+	case "address-overlap":
+		return "ask the provider of " + uplink.Name + ", or see who sends router advertisements there (rdisc6 " + uplink.Interface + "): what is not its own must not come from there"
 	case "read-failed":
 		return "uplinkd tries again by itself; it needs CAP_NET_ADMIN, and the journal has more: journalctl -u uplinkd"
 	case "apply-failed":

@@ -167,10 +167,10 @@ func TestExplain(t *testing.T) {
 		routes int
 		rules  string // priorities
 	}{
-		{"2001:db8:100::1", "the router's own address on lan0", 5, "1000 9001 10001 19999"},
-		{"2001:db8:100::99", "in the subnet of downstream lan", 5, "1000 9001 10001 19999"},
-		{"2001:db8:100:7::1", "in a part that no downstream uses: unreachable", 4, "1000 9001 10001 19999"},
-		{"2001:db8:99::5", "told to stop using", 3, "1000 9001 19999"},
+		{"2001:db8:100::1", "the router's own address on lan0", 5, "1000 9001 9001 10001 19999"},
+		{"2001:db8:100::99", "in the subnet of downstream lan", 5, "1000 9001 9001 10001 19999"},
+		{"2001:db8:100:7::1", "in a part that no downstream uses: unreachable", 4, "1000 9001 9001 10001 19999"},
+		{"2001:db8:99::5", "told to stop using", 3, "1000 9001 9001 19999"},
 		{"fe80::1", "the next hop of uplink fiber", 2, ""},
 		{"2001:db8:ffff::1", "", 0, ""},
 		{"192.0.2.1", "", 0, ""},

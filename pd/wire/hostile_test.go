@@ -94,7 +94,7 @@ func TestFaults(t *testing.T) {
 		{"6to4", iapd(0, 0, iaprefix(1, 1, 48, "2002:c000:201::")),
 			[]string{"IA_PD 1: IAPREFIX 2002:c000:201::/48 dropped: overlaps 6to4 2002::/16"}},
 		{"a continent", iapd(0, 0, iaprefix(1, 1, 12, "2610::")),
-			[]string{"IA_PD 1: IAPREFIX 2610::/12 dropped: shorter than /16, which no provider delegates"}},
+			[]string{"IA_PD 1: IAPREFIX 2610::/12 dropped: shorter than /29, which no provider delegates"}},
 		{"not allocated", iapd(0, 0, iaprefix(1, 1, 48, "4001:db8::")),
 			[]string{"IA_PD 1: IAPREFIX 4001:db8::/48 dropped: outside of 2000::/3 and fc00::/7"}},
 		{"bad status inside IAPREFIX", iapd(0, 0, iaprefix(1, 1, 56, "2001:db8::", opt(13))),

@@ -88,7 +88,7 @@ func TestPrefixLengths(t *testing.T) {
 			got = p[0].Prefix
 		}
 		want := netip.Prefix{}
-		if bits >= 16 && bits <= 128 { // up to 15 no provider delegates
+		if bits >= 29 && bits <= 128 { // up to 28 no provider delegates
 			want = netip.PrefixFrom(netip.MustParseAddr("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"), bits).Masked()
 		}
 		if got != want || (len(m.Faults) == 1) == want.IsValid() || !holdsGood(m) {

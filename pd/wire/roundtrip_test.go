@@ -34,7 +34,7 @@ func messages() *rapid.Generator[pd.Message] {
 			addr[0], addr[1] = 0x20|addr[0]&0x1f, addr[1]|4 // global, not 6to4
 			valid := rapid.Uint32().Draw(t, "valid")
 			p := pd.IAPrefix{
-				Prefix:    netip.PrefixFrom(netip.AddrFrom16(addr), rapid.IntRange(16, 128).Draw(t, "bits")).Masked(),
+				Prefix:    netip.PrefixFrom(netip.AddrFrom16(addr), rapid.IntRange(29, 128).Draw(t, "bits")).Masked(),
 				Preferred: rapid.Uint32Range(0, valid).Draw(t, "preferred"),
 				Valid:     valid,
 				Status:    status.Draw(t, "status"),
