@@ -43,6 +43,7 @@ func (h holding) text(downstreams ...string) string {
 		"route default via " + gatewayLL + " dev wan0 table 1001 metric 1000 proto 200",
 		"rule pref 1000 from all lookup main suppress_prefixlength 0 protocol 200",
 		"rule pref 9001 from all oif wan0 lookup 1001 protocol 200",
+		"rule pref 9001 from all iif wan0 lookup 1001 suppress_prefixlength 0 protocol 200",
 	}
 	for _, dev := range downstreams {
 		lines = append(lines, "rule pref 19999 from 2000::/3 iif "+dev+" unreachable protocol 200")
@@ -52,7 +53,7 @@ func (h holding) text(downstreams ...string) string {
 			fmt.Sprintf("rule pref 10001 from %s/128 lookup 1001 protocol 200", a))
 	}
 	for _, d := range h.delegations {
-		lines = append(lines, fmt.Sprintf("route unreachable %s metric 2147483647 proto 200", d),
+		lines = append(lines, fmt.Sprintf("route unreachable %s table 1001 metric 2147483647 proto 200", d),
 			fmt.Sprintf("rule pref 10001 from %s lookup 1001 protocol 200", d))
 	}
 	for p, dev := range h.subnets {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -272,18 +273,22 @@ lease6 { interface "wan0"; ia-na 0:0:1:7 { } ia-pd 0:0:1:1 { iaprefix 2001:db8:1
 }
 
 // TestProfileATT: a gateway that answers several IA_PDs with a /64 each, beside an IA_NA (systemd#22571), and nothing else.
+// Another network asks for another prefix and gets it; those that are there keep theirs.
 func TestProfileATT(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, false)
 	s.lab.Veth(s.router, "lan1", s.host, "eth1", "02:00:00:00:03:01", "02:00:00:00:03:02")
+	s.lab.Veth(s.router, "lan2", s.host, "eth2", "02:00:00:00:04:01", "02:00:00:00:04:02")
 	v := s.simulate(withAddresses(isp.Config{Length: 64}))
+	var wanted atomic.Int32
+	wanted.Store(2)
 	refused := s.answersOnly(v, func(req pd.Message) string {
 		for _, ia := range req.IAPDs {
 			if !slices.ContainsFunc(ia.Prefixes, func(p pd.IAPrefix) bool { return p.HintLen == 64 || p.Prefix.Bits() == 64 }) {
 				return "asks for something else than a /64"
 			}
 		}
-		if req.Type != pd.InformationRequest && (len(req.IAPDs) != 2 || len(req.IANAs) != 1) {
+		if req.Type != pd.InformationRequest && (len(req.IAPDs) != int(wanted.Load()) || len(req.IANAs) != 1) {
 			return "not several prefixes and an address at once"
 		}
 		return ""
@@ -297,6 +302,23 @@ func TestProfileATT(t *testing.T) {
 	s.awaitSeen(v, pd.Renew, 1)
 	s.awaitHealthy()
 	s.oneEach(leased, delegations)
+
+	wanted.Store(3)
+	before := s.networks(s.kernelText())
+	s.configure(profiled(`profile = "att"`, "lan0", "lan1", "lan2"))
+	s.hangup()
+	_, more := s.awaitHeld(1, 3)
+	s.eventually("an address on lan2", func() (bool, string) { return len(addresses(s.router, "lan2")) == 1, s.kernelText() })
+	s.awaitHealthy()
+	after := s.networks(s.kernelText())
+	for line := range strings.Lines(before) {
+		if !strings.Contains(after, line) {
+			t.Errorf("before another network:\n%s\nwith it:\n%s", before, after)
+		}
+	}
+	if !slices.Contains(more, delegations[0]) || !slices.Contains(more, delegations[1]) {
+		t.Errorf("delegated %v, then %v", delegations, more)
+	}
 }
 
 // TestProfileTelekom: a /56 for who asks for one (opnsense/core#3240), and another one in the next session unless the last
