@@ -24,6 +24,7 @@ type Item struct {
 	At    time.Time
 	Event policy.Event
 	Site  any
+	Test  bool // invented by somebody who tries a hook: the program is asked to change nothing
 }
 
 // Call is one execution of a program, complete: nothing is added from the daemon's surroundings.
@@ -110,6 +111,10 @@ func environment(i Item) []variable {
 	if e.Gateway.IsValid() {
 		gateway = e.Gateway.String()
 	}
+	test := ""
+	if i.Test {
+		test = "1"
+	}
 	told := policy.Told{}
 	if e.Told != nil {
 		told = *e.Told
@@ -126,6 +131,7 @@ func environment(i Item) []variable {
 		list("UPLINKD_SUBNETS", e.Subnets, func(s policy.Subnet) string { return s.Downstream + "=" + s.Prefix.String() }),
 		text("UPLINKD_SEQ", strconv.FormatUint(i.Seq, 10)),
 		text("UPLINKD_TIME", i.At.UTC().Format(time.RFC3339)),
+		text("UPLINKD_TEST", test),
 	}, facts(told)...)
 }
 

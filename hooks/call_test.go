@@ -43,7 +43,7 @@ func prefixItem(kind string) Item {
 }
 
 func uplinkItem() Item {
-	return Item{Seq: 8, At: epoch, Event: policy.Event{Kind: policy.UplinkUp, Uplink: "fiber", Interface: "wan0", Gateway: netip.MustParseAddr("fe80::1")}}
+	return Item{Seq: 8, At: epoch, Test: true, Event: policy.Event{Kind: policy.UplinkUp, Uplink: "fiber", Interface: "wan0", Gateway: netip.MustParseAddr("fe80::1")}}
 }
 
 // informedItem is an event about a provider that tells everything.

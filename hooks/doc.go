@@ -5,6 +5,7 @@
 //   - One call per event and hook. The arguments are those of the configuration, then the name of the event. No shell.
 //   - The environment holds PATH, HOME and LANG with fixed values and the variables UPLINKD_*, all of them always set and
 //     empty where they do not apply; nothing of the daemon's own environment. See Native for the list.
+//     UPLINKD_TEST is "1" when the event is invented ("uplinkd hooks test"): a program should then only say what it would do.
 //   - Standard input is one JSON object: "version" (1), "seq", "time", the fields of policy.Event, and "site", the whole
 //     plan after the event.
 //   - Standard output and error go to the daemon's log, the last 8 kB of them. The working directory is "/".

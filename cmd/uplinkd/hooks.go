@@ -22,6 +22,9 @@ var hooksVerb = verb{
 (environment and standard input), what it printed and how it ended. The site in the invented event is what uplinkd would
 make of the invented prefix. The daemon is not asked.
 
+The hook has UPLINKD_TEST=1 in its environment, which is empty in earnest. A hook that heeds it only says what it would do, as
+the examples that come with uplinkd do. One that does not does everything, with an invented prefix.
+
 The hook runs with the rights of the one who calls this. With the systemd unit the daemon is not root but a user of its own
 (DynamicUser), so a hook that works for root may fail there. To try it with such a user:
 systemd-run --pipe --wait -p DynamicUser=yes uplinkd hooks test NAME`,
@@ -124,8 +127,18 @@ func (i *invention) item(cfg *config.Config, kind string, now time.Time) hooks.I
 		e.Preferred = 0
 	case policy.PrefixLost:
 		e.Preferred, e.Valid = 0, 0
+		after := *i
+		after.prefixes = nil
+		site, _ = after.site(cfg, now)
+	case policy.UplinkDown:
+		e.Gateway = netip.Addr{}
+		after := *i
+		after.gateway = netip.Addr{}
+		site, _ = after.site(cfg, now)
 	}
-	return hookItems([]engine.Item{{Seq: 1, Time: now, Event: e}}, site)[0]
+	item := hookItems([]engine.Item{{Seq: 1, Time: now, Event: e}}, site)[0]
+	item.Test = true
+	return item
 }
 
 // tryHook carries out a call and shows it.

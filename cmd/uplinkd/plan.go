@@ -204,7 +204,10 @@ func (i *invention) site(cfg *config.Config, now time.Time) (policy.Site, []poli
 	for _, d := range cfg.Downstreams {
 		add(d.Interface)
 	}
-	facts := policy.UplinkFacts{Reported: true, Heard: policy.Heard{Routers: []policy.Router{{Address: i.gateway, Until: until(now, 30*time.Minute)}}}}
+	facts := policy.UplinkFacts{Reported: true}
+	if i.gateway.IsValid() {
+		facts.Heard.Routers = []policy.Router{{Address: i.gateway, Until: until(now, 30*time.Minute)}}
+	}
 	for _, p := range i.prefixes {
 		facts.Delegations = append(facts.Delegations, policy.Granted{Prefix: p, PreferredUntil: until(now, i.preferred), ValidUntil: until(now, i.valid)})
 	}

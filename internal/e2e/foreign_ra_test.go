@@ -67,10 +67,12 @@ func (h *hookDir) config(unit string) string {
 }
 
 // tell calls the hook as uplinkd does.
-func (h *hookDir) tell(s policy.Site) (string, error) {
+func (h *hookDir) tell(s policy.Site) (string, error) { return h.call(s, false) }
+
+func (h *hookDir) call(s policy.Site, test bool) (string, error) {
 	h.t.Helper()
 	c, err := hooks.Native(config.Hook{Name: "ra", Run: []string{filepath.Join(h.dir, "hook"), h.daemon, h.file, h.daemon}},
-		hooks.Item{Seq: 1, At: s.Now, Event: policy.Event{Kind: policy.PrefixChanged}, Site: ctl.SiteOf(s, s.Now)})
+		hooks.Item{Seq: 1, At: s.Now, Test: test, Event: policy.Event{Kind: policy.PrefixChanged}, Site: ctl.SiteOf(s, s.Now)})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -172,6 +174,80 @@ func TestForeignRAFiles(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestForeignRATry is "uplinkd hooks test": the file is shown, checked by the daemon if it can, and not written.
+func TestForeignRATry(t *testing.T) {
+	t.Parallel()
+	netlab.NeedProgram(t, "radvd", "radvd")
+	netlab.NeedProgram(t, "dnsmasq", "dnsmasq-base")
+	for _, daemon := range []string{"radvd", "dnsmasq", "corerad"} {
+		h := newHookDir(t, t.TempDir(), daemon)
+		list := steps()
+		if out, err := h.tell(list[0].site); err != nil {
+			t.Fatalf("%s: %v\n%s", daemon, err, out)
+		}
+		before, calls := h.read(daemon+".conf"), h.read("calls")
+		out, err := h.call(list[2].site, true)
+		if shown := strings.Join(strings.Fields(out), " "); err != nil || !strings.Contains(shown, list[2].want[daemon]) {
+			t.Errorf("%s: %v, shown is\n%s\nwant in it\n%s", daemon, err, shown, list[2].want[daemon])
+		}
+		if h.read(daemon+".conf") != before || h.read("calls") != calls {
+			t.Errorf("%s: after a test there is\n%s\nand systemctl was called:\n%s", daemon, h.read(daemon+".conf"), h.read("calls"))
+		}
+		names, err := filepath.Glob(filepath.Join(h.dir, ".*"))
+		if err != nil || len(names) != 0 {
+			t.Errorf("%s: left behind: %v, %v", daemon, names, err)
+		}
+	}
+	h := newHookDir(t, t.TempDir(), "radvd")
+	h.program("radvd", "echo syntax error; exit 1")
+	if out, err := h.call(steps()[0].site, true); err == nil || !strings.Contains(out, "syntax error") {
+		t.Errorf("a file that radvd refuses: %v\n%s", err, out)
+	}
+}
+
+// TestForeignRALeavesOurs has uplinkd announce one network of two, and then both: nobody else may send there, not even what
+// was announced before.
+func TestForeignRALeavesOurs(t *testing.T) {
+	t.Parallel()
+	netlab.NeedProgram(t, "radvd", "radvd")
+	netlab.NeedProgram(t, "dnsmasq", "dnsmasq-base")
+	for daemon, silent := range map[string]string{"radvd": "interface lan0 { AdvSendAdvert off;", "corerad": `name = "lan0" advertise = false`, "dnsmasq": ""} {
+		h := newHookDir(t, t.TempDir(), daemon)
+		s := steps()[0].site
+		guest := s.Downstreams[0]
+		guest.Name, guest.Interface = "guest", "lan1"
+		guest.Subnets = []policy.Subnet{subnet("2001:db8:1101::/64", policy.Preferred, lifetime.Forever(), lifetime.Forever())}
+		guest.Subnets[0].Uplink = "fiber"
+		s.Downstreams = append(slices.Clone(s.Downstreams), guest)
+		file := func() string {
+			t.Helper()
+			if out, err := h.tell(s); err != nil {
+				t.Fatalf("%s: %v\n%s", daemon, err, out)
+			}
+			return strings.Join(strings.Fields(h.read(daemon+".conf")), " ")
+		}
+		announced := func(text, dev, prefix string) bool {
+			if daemon == "dnsmasq" {
+				return strings.Contains(text, "constructor:"+dev+",")
+			}
+			return strings.Contains(text, prefix)
+		}
+		lan := func(text string) bool { return announced(text, "lan0", "2001:db8:1100::/64") }
+		other := func(text string) bool { return announced(text, "lan1", "2001:db8:1101::/64") }
+		if text := file(); !lan(text) || !other(text) {
+			t.Errorf("%s: two networks without RAs of uplinkd:\n%s", daemon, text)
+		}
+		s.Downstreams[0].Announce.Send = true
+		if text := file(); lan(text) || !other(text) || !strings.Contains(text, silent) {
+			t.Errorf("%s: uplinkd announces on lan0:\n%s", daemon, text)
+		}
+		s.Downstreams[2].Announce.Send = true
+		if text := file(); lan(text) || other(text) {
+			t.Errorf("%s: uplinkd announces on both:\n%s", daemon, text)
+		}
 	}
 }
 
