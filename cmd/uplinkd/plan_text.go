@@ -46,6 +46,11 @@ func (p page) script(x ctl.Plan, inv invention, file string) {
 func (p page) plan(x ctl.Plan) {
 	p.comment(fmt.Sprintf("%s that uplinkd keeps in the kernel, as the commands that make them in a kernel without any "+
 		"(after uplinkd clean). Lifetimes are those left at %s.", count(len(x.Rows), "object"), x.Time.UTC().Format("2006-01-02 15:04:05 MST")))
+	if slices.ContainsFunc(x.Operations, addsAddress) {
+		p.comment("After this script, and before uplinkd is started again, which would take the addresses for somebody else's:")
+		p.put(plain, "#     sed -n 's/^ip address add/ip address del/p' plan.sh | sh")
+		p.newline()
+	}
 	p.operations(x.Operations)
 	p.announcements(x.Announced)
 	p.newline()
