@@ -19,9 +19,9 @@ type ia struct {
 
 func (i ia) String() string {
 	if i.na {
-		return fmt.Sprintf("IA_NA %08x", i.id)
+		return fmt.Sprintf("IA_NA 0x%08x", i.id)
 	}
-	return fmt.Sprintf("IA_PD %08x", i.id)
+	return fmt.Sprintf("IA_PD 0x%08x", i.id)
 }
 
 // binding is a prefix or an address of an IA. An address is a /128 here, so that both go the same way.

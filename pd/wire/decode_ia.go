@@ -23,7 +23,7 @@ func (d *decoder) ia(kind string, b []byte) (h iaHead, ok bool) {
 		return h, false
 	}
 	h.iaid, h.t1, h.t2 = binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
-	where := fmt.Sprintf("%s %d", kind, h.iaid)
+	where := fmt.Sprintf("%s 0x%08x", kind, h.iaid)
 	if h.t1 > h.t2 && h.t2 > 0 { // N-40
 		d.fault("%s dropped: T1 %d s is after T2 %d s", where, h.t1, h.t2)
 		return h, false

@@ -15,14 +15,14 @@ func addIAs(o *dhcpv6.Options, m pd.Message) error {
 	for _, ia := range m.IANAs {
 		option, err := encodeIANA(ia)
 		if err != nil {
-			return fmt.Errorf("IA_NA %d: %w", ia.IAID, err)
+			return fmt.Errorf("IA_NA 0x%08x: %w", ia.IAID, err)
 		}
 		o.Add(option)
 	}
 	for _, ia := range m.IAPDs {
 		option, err := encodeIAPD(ia)
 		if err != nil {
-			return fmt.Errorf("IA_PD %d: %w", ia.IAID, err)
+			return fmt.Errorf("IA_PD 0x%08x: %w", ia.IAID, err)
 		}
 		o.Add(option)
 	}

@@ -84,7 +84,7 @@ func TestExcludeFaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := []string{"IA_PD 1: IAPREFIX 2001:db8:dead:bee0::/59: " + c.fault}
+		want := []string{"IA_PD 0x00000001: IAPREFIX 2001:db8:dead:bee0::/59: " + c.fault}
 		if d := cmp.Diff(want, m.Faults); d != "" {
 			t.Error(d)
 		}
@@ -160,14 +160,14 @@ func TestInfoFaults(t *testing.T) {
 		{"auth three times", auth + auth + auth, pd.Info{}, []string{"Authentication dropped: option number 2 of its kind",
 			"Authentication dropped: option number 3 of its kind"}},
 		{"IA_NA cut short", opt(3, "1"), pd.Info{}, []string{"IA_NA dropped: 1 octets, want at least 12"}},
-		{"IA_NA with T1 after T2", iana(2, 1), pd.Info{}, []string{"IA_NA 2 dropped: T1 2 s is after T2 1 s"}},
-		{"IAADDR cut short", iana(0, 0, opt(5, "1")), pd.Info{}, []string{"IA_NA 2: IAADDR dropped: 1 octets, want at least 24"}},
-		{"IAADDR link-local", iana(0, 0, iaaddr(1, 1, "fe80::1")), pd.Info{}, []string{"IA_NA 2: IAADDR fe80::1 dropped: overlaps link-local fe80::/10"}},
-		{"IAADDR multicast", iana(0, 0, iaaddr(1, 1, "ff02::1")), pd.Info{}, []string{"IA_NA 2: IAADDR ff02::1 dropped: overlaps multicast ff00::/8"}},
+		{"IA_NA with T1 after T2", iana(2, 1), pd.Info{}, []string{"IA_NA 0x00000002 dropped: T1 2 s is after T2 1 s"}},
+		{"IAADDR cut short", iana(0, 0, opt(5, "1")), pd.Info{}, []string{"IA_NA 0x00000002: IAADDR dropped: 1 octets, want at least 24"}},
+		{"IAADDR link-local", iana(0, 0, iaaddr(1, 1, "fe80::1")), pd.Info{}, []string{"IA_NA 0x00000002: IAADDR fe80::1 dropped: overlaps link-local fe80::/10"}},
+		{"IAADDR multicast", iana(0, 0, iaaddr(1, 1, "ff02::1")), pd.Info{}, []string{"IA_NA 0x00000002: IAADDR ff02::1 dropped: overlaps multicast ff00::/8"}},
 		{"IAADDR loopback", iana(0, 0, iaaddr(1, 1, "::1")), pd.Info{},
-			[]string{"IA_NA 2: IAADDR ::1 dropped: contains the unspecified or the loopback address"}},
+			[]string{"IA_NA 0x00000002: IAADDR ::1 dropped: contains the unspecified or the loopback address"}},
 		{"IAADDR preferred over valid", iana(0, 0, iaaddr(2, 1, "2001:db8::1")), pd.Info{},
-			[]string{"IA_NA 2: IAADDR 2001:db8::1 dropped: preferred lifetime 2 s is longer than valid lifetime 1 s"}},
+			[]string{"IA_NA 0x00000002: IAADDR 2001:db8::1 dropped: preferred lifetime 2 s is longer than valid lifetime 1 s"}},
 		{"IAADDR outside of its place", iaaddr(1, 1, "2001:db8::1"), pd.Info{}, nil},
 		{"IA_NA inside IA_NA", iana(0, 0, iana(0, 0, iaaddr(1, 1, "2001:db8::1"))), pd.Info{}, nil},
 	} {

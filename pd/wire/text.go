@@ -113,7 +113,7 @@ func (t *text) auth(a *pd.Auth) {
 }
 
 func (t *text) iana(ia pd.IANA) {
-	t.add("IA_NA %d T1 %s T2 %s", ia.IAID, lifetime(ia.T1), lifetime(ia.T2))
+	t.add("IA_NA 0x%08x T1 %s T2 %s", ia.IAID, lifetime(ia.T1), lifetime(ia.T2))
 	t.status(ia.Status)
 	for _, a := range ia.Addresses {
 		t.add("%s %s/%s", a.Address, lifetime(a.Preferred), lifetime(a.Valid))
@@ -122,7 +122,7 @@ func (t *text) iana(ia pd.IANA) {
 }
 
 func (t *text) iapd(ia pd.IAPD) {
-	t.add("IA_PD %d T1 %s T2 %s", ia.IAID, lifetime(ia.T1), lifetime(ia.T2))
+	t.add("IA_PD 0x%08x T1 %s T2 %s", ia.IAID, lifetime(ia.T1), lifetime(ia.T2))
 	t.status(ia.Status)
 	for _, p := range ia.Prefixes {
 		if p.Prefix.IsValid() {

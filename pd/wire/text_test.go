@@ -16,14 +16,14 @@ func TestText(t *testing.T) {
 		want string
 	}{
 		{"reply", reply, "Reply xid 0xabcdef client 00:03:00:01:02:00:00:00:01:01 server 00:01:00:01:2a:2b:2c:2d:02:00:00:00:02:01 " +
-			"IA_PD 1 T1 1800 T2 2880 2001:db8:100::/56 3600/7200 SOL_MAX_RT 7200 dns 2001:db8::53 dns 2001:db8::54 " +
+			"IA_PD 0x00000001 T1 1800 T2 2880 2001:db8:100::/56 3600/7200 SOL_MAX_RT 7200 dns 2001:db8::53 dns 2001:db8::54 " +
 			"search example.com search lan.example.net"},
 		{"solicit", pd.Message{Type: pd.Solicit, XID: 0x1a2b, Elapsed: 1230 * time.Millisecond, RapidCommit: true, ReconfAccept: true,
 			ORO: []uint16{pd.OptDNSServers, pd.OptSolMaxRT, 65001}, UserClass: [][]byte{[]byte("a\x1b")},
 			VendorClass: []pd.VendorClass{{Enterprise: 32473, Data: [][]byte{[]byte("v 1")}}},
 			Extra:       []pd.Option{{Code: 65002, Data: []byte("\x01\xff")}},
 			IANAs:       []pd.IANA{{IAID: 2}}, IAPDs: []pd.IAPD{{IAID: 7, Prefixes: []pd.IAPrefix{{HintLen: 56}}}}},
-			"Solicit xid 0x001a2b elapsed 1.23s rapid-commit reconfigure-accept IA_NA 2 T1 0 T2 0 IA_PD 7 T1 0 T2 0 hint ::/56 " +
+			"Solicit xid 0x001a2b elapsed 1.23s rapid-commit reconfigure-accept IA_NA 0x00000002 T1 0 T2 0 IA_PD 0x00000007 T1 0 T2 0 hint ::/56 " +
 				`requests (DNS Servers, SOL_MAX_RT, option 65001) user-class "a\x1b" vendor-class 32473 "v 1" option 65002 2 octets 01ff`},
 		{"everything a server tells", pd.Message{Type: pd.Advertise, Preference: 255, Status: pd.Status{Code: pd.NoPrefixAvail, Text: `none "left"`},
 			IANAs: []pd.IANA{{IAID: 2, T1: 1, T2: 0xffffffff, Status: pd.Status{Code: 99},
@@ -35,8 +35,8 @@ func TestText(t *testing.T) {
 				CaptivePortal: "https://portal.example/", S46: []pd.Option{{Code: 94, Data: []byte(strings.Repeat("m", 65))}},
 				Unknown: []pd.Option{{Code: 17}}}, Faults: []string{"second IAPREFIX dropped"}},
 			`Advertise xid 0x000000 preference 255 status NoPrefixAvail "none \"left\"" ` +
-				"IA_NA 2 T1 1 T2 forever status 99 2001:db8::7 3/forever " +
-				"IA_PD 7 T1 0 T2 0 2001:db8:dead:bee0::/59 1/2 exclude 2001:db8:dead:beef::/64 status NoBinding INF_MAX_RT 60 refresh forever " +
+				"IA_NA 0x00000002 T1 1 T2 forever status 99 2001:db8::7 3/forever " +
+				"IA_PD 0x00000007 T1 0 T2 0 2001:db8:dead:bee0::/59 1/2 exclude 2001:db8:dead:beef::/64 status NoBinding INF_MAX_RT 60 refresh forever " +
 				"ntp 2001:db8::1 ntp ntp.example sntp 2001:db8::2 aftr aftr.example captive-portal https://portal.example/ " +
 				"option 94 (MAP-E container) 65 octets " + strings.Repeat("6d", 64) + " ... option 17 (Vendor Options) 0 octets " +
 				`fault "second IAPREFIX dropped"`},

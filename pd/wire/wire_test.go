@@ -171,13 +171,13 @@ func TestEncodeRefuses(t *testing.T) {
 		{pd.Message{Type: pd.Reply, Info: pd.Info{AFTR: "."}}, `encode Reply: domain name ".": a label has 0 octets, want 1 to 63`},
 		{pd.Message{Type: pd.Reply, Info: pd.Info{NTPNames: []string{""}}}, `encode Reply: domain name "": a label has 0 octets, want 1 to 63`},
 		{pd.Message{Type: pd.Reply, IANAs: []pd.IANA{{IAID: 4, Addresses: []pd.IAAddress{{}}}}},
-			"encode Reply: IA_NA 4: IAADDR invalid IP: not an IPv6 address"},
+			"encode Reply: IA_NA 0x00000004: IAADDR invalid IP: not an IPv6 address"},
 		{pd.Message{Type: pd.Reply, IAPDs: []pd.IAPD{{IAID: 4, Prefixes: []pd.IAPrefix{
 			{Prefix: netip.MustParsePrefix("2001:db8::/56"), Exclude: netip.MustParsePrefix("2001:db8:1::/64")}}}}},
-			"encode Reply: IA_PD 4: IAPREFIX 2001:db8::/56: Prefix Exclude 2001:db8:1::/64 is not inside it"},
+			"encode Reply: IA_PD 0x00000004: IAPREFIX 2001:db8::/56: Prefix Exclude 2001:db8:1::/64 is not inside it"},
 		{pd.Message{Type: pd.Reply, IAPDs: []pd.IAPD{{IAID: 4, Prefixes: []pd.IAPrefix{
 			{Prefix: netip.MustParsePrefix("2001:db8::/56"), Exclude: netip.MustParsePrefix("2001:db8::/56")}}}}},
-			"encode Reply: IA_PD 4: IAPREFIX 2001:db8::/56: Prefix Exclude 2001:db8::/56 is not inside it"},
+			"encode Reply: IA_PD 0x00000004: IAPREFIX 2001:db8::/56: Prefix Exclude 2001:db8::/56 is not inside it"},
 		{pd.Message{Type: pd.Solicit, Extra: []pd.Option{{Code: 65001, Data: make([]byte, 65536)}}},
 			"encode Solicit: 65550 octets, want at most 65535"},
 		{pd.Message{Type: pd.Solicit, UserClass: [][]byte{make([]byte, 65536)}}, "encode Solicit: 65552 octets, want at most 65535"},
@@ -186,13 +186,13 @@ func TestEncodeRefuses(t *testing.T) {
 		{pd.Message{Type: pd.Reply, Info: pd.Info{DomainSearch: []string{long}}},
 			`encode Reply: domain name "` + long + `": a label has 64 octets, want 1 to 63`},
 		{pd.Message{Type: pd.Request, IAPDs: []pd.IAPD{{IAID: 3, Prefixes: []pd.IAPrefix{{}}}}},
-			"encode Request: IA_PD 3: IAPREFIX with neither prefix nor hint (length 0, want 1 to 128)"},
+			"encode Request: IA_PD 0x00000003: IAPREFIX with neither prefix nor hint (length 0, want 1 to 128)"},
 		{pd.Message{Type: pd.Request, IAPDs: []pd.IAPD{{Prefixes: []pd.IAPrefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}}}},
-			"encode Request: IA_PD 0: IAPREFIX 192.0.2.0/24: not an IPv6 prefix"},
+			"encode Request: IA_PD 0x00000000: IAPREFIX 192.0.2.0/24: not an IPv6 prefix"},
 		{pd.Message{Type: pd.Reply, Status: pd.Status{Text: strings.Repeat("x", 40000)}},
 			"encode Reply: status text of 40000 octets, want at most 32767"},
 		{pd.Message{Type: pd.Reply, IAPDs: []pd.IAPD{{Prefixes: slices.Repeat(reply.IAPDs[0].Prefixes, 2500)}}},
-			"encode Reply: IA_PD 0: 72512 octets, want at most 65535"},
+			"encode Reply: IA_PD 0x00000000: 72512 octets, want at most 65535"},
 		{pd.Message{Type: pd.Reply, IAPDs: slices.Repeat(reply.IAPDs, 2000)}, "encode Reply: 90004 octets, want at most 65535"},
 	} {
 		_, err := Encode(c.m)
