@@ -84,9 +84,12 @@ func (e *Engine) retireBorrowers() {
 	})
 }
 
-// expireBorrowers forgets those that have not asked for longer than what they were told.
+// expireBorrowers forgets those that have not asked for longer than what they were told, and those that are the router itself.
 func (e *Engine) expireBorrowers(now time.Time) {
-	e.world.Borrowers = slices.DeleteFunc(e.world.Borrowers, func(b policy.Borrower) bool { return b.Until.Over(now) })
+	e.world.Borrowers = slices.DeleteFunc(e.world.Borrowers, func(b policy.Borrower) bool {
+		d, _ := e.downstream(b.Downstream)
+		return b.Until.Over(now) || isOwn(e.world.Links[d.Interface], b.Via)
+	})
 }
 
 // noteRoutes finds the loans without a route: the kernel has refused it, or somebody keeps removing it. Nobody is told that
@@ -107,4 +110,10 @@ func (e *Engine) noteRoutes(r kernel.Report, h holdings) {
 	for _, op := range h.fighting {
 		note(op)
 	}
+}
+
+// isOwn reports whether via is an address of the router on l. Anybody can put it into a message as its source, and the kernel
+// refuses the route ("Gateway can not be a local address").
+func isOwn(l kernel.Link, via netip.Addr) bool {
+	return via == l.LinkLocal || slices.Contains(l.OtherLinkLocal, via)
 }

@@ -96,6 +96,10 @@ func (e *Engine) asked(a Ask, out chan<- lending) (decide bool) {
 		out <- lending{err: fmt.Errorf("there is no downstream %s any more", a.Downstream)}
 		return false
 	}
+	if isOwn(e.world.Links[d.Interface], a.Via) {
+		out <- lending{err: fmt.Errorf("%s is an address of this router on dev %s", a.Via, d.Interface)}
+		return false
+	}
 	if a.Verb == LendRelease {
 		ended := e.giveBack(a)
 		return e.answer(e.reborrowed, func() lending { return lending{loans: ended} }, out)

@@ -12,7 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"uplinkd/internal/kernel"
 	"uplinkd/internal/kernel/fake"
 	"uplinkd/internal/lifetime"
 	"uplinkd/pd"
@@ -132,10 +131,7 @@ func TestLend(t *testing.T) {
 // Nobody is told what the kernel does not have.
 func TestLendWaitsForRoute(t *testing.T) {
 	inLendLab(t, func(t *testing.T, l *lendLab) {
-		l.kern.Change(func() {
-			l.kern.Foreign.Routes = append(l.kern.Foreign.Routes, kernel.Route{Table: kernel.TableMain, Dst: netip.MustParsePrefix(lent),
-				Metric: 256, Type: kernel.Unicast, Dev: "lan0"})
-		})
+		l.refuseRoute(lent)
 		if got := l.ask(LendBind, 1); got != "" {
 			t.Errorf("lent %q without a route", got)
 		}

@@ -21,7 +21,8 @@ type publication struct {
 
 // confirmed is the site without what is new and has not come about in the kernel: the subnet of a downstream whose
 // address or route was refused, a delegation without its rule or aggregate. What was there before stays: repairing one
-// of its objects may fail without anything being lost.
+// of its objects may fail without anything being lost. A route that only an inner router or former hosts need is no reason
+// to keep the others without the subnet (see noteRoutes): an inner router chooses its gateway.
 func (e *Engine) confirmed(site policy.Site, r kernel.Report, h holdings) policy.Site {
 	type part struct {
 		downstream string // "": the delegation as a whole
@@ -31,6 +32,9 @@ func (e *Engine) confirmed(site policy.Site, r kernel.Report, h holdings) policy
 	note := func(op kernel.Op) {
 		// An address that is no downstream's is the router's own: without it, hosts use the delegation all the same.
 		if _, own := op.Row.(kernel.Address); own && op.Row.Why().Downstream == "" {
+			return
+		}
+		if route, ok := op.Row.(kernel.Route); ok && !leadsToPart(site, route) {
 			return
 		}
 		if op.Verb == kernel.Add {
@@ -49,6 +53,18 @@ func (e *Engine) confirmed(site policy.Site, r kernel.Report, h holdings) policy
 	return site.Without(func(downstream string, p netip.Prefix) bool {
 		return missing[part{downstream, p}] && !e.wasShown(downstream, p)
 	})
+}
+
+// leadsToPart reports whether a subnet of a downstream, or a delegation as a whole, is of no use without r: neither loans
+// and stale prefixes, nor the exceptions from a table of services.
+func leadsToPart(site policy.Site, r kernel.Route) bool {
+	if r.Type == kernel.Throw {
+		return false
+	}
+	if r.Reason.Downstream == "" {
+		return true
+	}
+	return slices.ContainsFunc(named(site, r.Reason.Downstream).Subnets, func(n policy.Subnet) bool { return n.Prefix == r.Dst })
 }
 
 // wasShown reports whether consumers know of a delegation, or of the part of it that a downstream has.

@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -20,8 +19,7 @@ import (
 // reported as lost, and an uplink that loses its prefix loses it in the kernel too.
 func TestBrokenDownstreamHurtsNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		kern := &fake.Kernel{Link: fakeLinks(), Foreign: kernel.State{Routes: []kernel.Route{
-			{Table: kernel.TableMain, Dst: netip.MustParsePrefix("2001:db8:1100:10::/64"), Metric: 256, Type: kernel.Unicast, Dev: "lan1"}}}}
+		kern := &fake.Kernel{Link: fakeLinks(), Foreign: kernel.State{Routes: inTheWay("2001:db8:1100:10::/64", "lan1")}}
 		var events []string
 		announced := map[string]policy.Announcement{}
 		e := start(t, kern, newMemory(), parse(t, fiber+cable+lan+guest), func(o *Options) {

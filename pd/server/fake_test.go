@@ -166,13 +166,15 @@ func (l *lab) conn() *fakeConn {
 	return l.conns[len(l.conns)-1]
 }
 
-func (l *lab) receives(m pd.Message) {
+func (l *lab) receives(m pd.Message) { l.receivesFrom(inner, m) }
+
+func (l *lab) receivesFrom(from netip.Addr, m pd.Message) {
 	l.t.Helper()
 	b, err := wire.Encode(m)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	l.conn().in <- arrival{data: b, from: inner}
+	l.conn().in <- arrival{data: b, from: from}
 }
 
 // sent is what the newest socket has sent so far.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"uplinkd/internal/kernel"
@@ -188,6 +189,11 @@ func (r *run) receive(ctx context.Context, a arrival) {
 	m, err := wire.Decode(a.data)
 	if err != nil {
 		r.log.Debug("DHCPv6 packet dropped", "from", a.from, "error", err)
+		return
+	}
+	if a.from == r.link.LinkLocal || slices.Contains(r.link.OtherLinkLocal, a.from) { // nothing could be routed to it
+		r.warn(now, "a DHCPv6 message has this router's own address as its source: somebody on the link forges it, or the link has a loop",
+			"interface", r.link.Name, "from", a.from, "message", m.Type)
 		return
 	}
 	if m.ClientID == r.cfg.ServerID {

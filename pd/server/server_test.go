@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -71,6 +72,13 @@ func TestSilence(t *testing.T) {
 	inLab(t, func(l *lab) {
 		l.receives(with(message(pd.Request, iapd(1)), func(m *pd.Message) { m.ServerID = otherID }))
 		l.receives(with(message(pd.Solicit, iapd(1)), func(m *pd.Message) { m.ClientID = routerID }))
+		link := lan
+		link.OtherLinkLocal = []netip.Addr{inner.Next()}
+		l.SetLink(link)
+		synctest.Wait()
+		for _, own := range []netip.Addr{link.LinkLocal, inner.Next()} {
+			l.receivesFrom(own, message(pd.Solicit, iapd(1)))
+		}
 		for _, rubbish := range []string{"", "\x01", "\x0c\x00\x00\x00\x00", strings.Repeat("\xff", 4000)} {
 			l.conn().in <- arrival{data: []byte(rubbish), from: inner}
 		}
@@ -88,7 +96,8 @@ func TestSilence(t *testing.T) {
 		}
 		l.lender = lendFirst
 		l.answer(message(pd.Solicit, iapd(1)))
-		for _, want := range []string{"no plan yet", "deadline exceeded", "a DHCPv6 client has this router's own DUID"} {
+		for _, want := range []string{"no plan yet", "deadline exceeded", "a DHCPv6 client has this router's own DUID",
+			"this router's own address as its source"} {
 			if !strings.Contains(l.log.String(), want) {
 				t.Errorf("the log lacks %q:\n%s", want, &l.log)
 			}
