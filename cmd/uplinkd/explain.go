@@ -12,7 +12,7 @@ var explainVerb = verb{
 	name: "explain", args: "ADDRESS|PREFIX", summary: "what uplinkd has to do with an address or prefix, and why",
 	about: "Asks the daemon about an IP address: what it is (the router's own, in a downstream's subnet, lent to an inner router, in an unused part of a delegation, " +
 		"gone, a next hop), the lease and the lines of the configuration behind it, and the routes, rules and nft tables that concern it, each with its reason. " +
-		"Of a prefix it tells what holds for all of its addresses.",
+		"Of a prefix it tells what holds for all of its addresses, and who has which parts of it.",
 	failed:   "it is not ours, or the daemon cannot be asked",
 	examples: []string{"uplinkd explain 2001:db8:100::1", "uplinkd explain 2001:db8:100:fe::/64", "uplinkd explain --json 2001:db8:100::1 | jq -r '.roles[]'"},
 	run:      cmdExplain,
@@ -67,12 +67,13 @@ func (p page) explanation(x ctl.Explanation) {
 	for _, r := range x.Roles {
 		p.block("  - ", r, plain)
 	}
+	p.contains(x.Contains)
 	if len(x.Subnets)+len(x.Loans)+len(x.Delegations) > 0 {
 		p.newline()
 	}
 	for _, l := range x.Loans {
 		p.field("lent", fmt.Sprintf("%s, part of %s, %s, valid %s", l.Prefix, l.Delegation, preferredText(l.State, l.Preferred), span(l.Valid.Seconds)))
-		p.field("", fmt.Sprintf("to %s, IAID %d", l.Client, l.IAID))
+		p.field("", fmt.Sprintf("to %s, IAID 0x%08x", l.Client, l.IAID))
 		p.field("", "by "+l.Config)
 	}
 	for _, n := range x.Subnets {
@@ -90,11 +91,32 @@ func (p page) explanation(x ctl.Explanation) {
 	p.rowList("nft tables", x.Tables)
 }
 
+// contains writes who has what of a prefix; only the first of very many.
+func (p page) contains(parts []ctl.Part) {
+	if len(parts) == 0 {
+		return
+	}
+	const most = 64
+	p.newline()
+	p.put(bold, "who has what of it")
+	p.newline()
+	var rows [][]string
+	for _, x := range parts[:min(len(parts), most)] {
+		rows = append(rows, []string{x.Prefix.String(), x.Use})
+	}
+	for _, line := range table(rows) {
+		p.block("  ", line, plain)
+	}
+	if more := len(parts) - most; more > 0 {
+		p.block("  ", fmt.Sprintf("and %d more; all of them: --json", more), plain)
+	}
+}
+
 func leaseText(c ctl.Client6, x ctl.Explanation) string {
 	if c.ServerID == "" {
 		return "none"
 	}
-	text := fmt.Sprintf("from server %s, IAID %d", c.ServerID, c.IAID)
+	text := fmt.Sprintf("from server %s, IAID 0x%08x", c.ServerID, c.IAID)
 	if c.Received != nil {
 		text += ", " + strings.TrimSpace(c.Cause+" "+since(*c.Received, x.Time)+" ago")
 	}

@@ -121,10 +121,10 @@ func (env *environment) importFound(dir string, got found, uplinks []config.Upli
 	}
 	say("found DUID %s in %s", got.duid, got.where)
 	for _, h := range got.held {
-		say("found prefix %s of %s, IAID %08x, in %s", h.Prefix, h.Interface, h.IAID, h.where)
+		say("found prefix %s of %s, IAID 0x%08x, in %s", h.Prefix, h.Interface, h.IAID, h.where)
 	}
 	for _, a := range got.leased {
-		say("found an address of %s, IAID %08x", a.Interface, a.IAID)
+		say("found an address of %s, IAID 0x%08x", a.Interface, a.IAID)
 	}
 	for _, w := range got.warnings {
 		fmt.Fprintln(env.stderr, "uplinkd: warning: "+printable(w.Error()))
@@ -310,13 +310,13 @@ func (s importState) hint(uplink string, l pd.Lease, prefixes []netip.Prefix, fo
 	return nil
 }
 
-// joinIAIDs is "IAID 00000101 for its prefix and 00000102 for its address".
+// joinIAIDs is "IAID 0x00000101 for its prefix and 0x00000102 for its address".
 func joinIAIDs(ids store.IAIDs) string {
 	var parts []string
 	if len(ids.Prefixes) > 0 {
 		var numbers []string
 		for _, id := range ids.Prefixes {
-			numbers = append(numbers, fmt.Sprintf("%08x", id))
+			numbers = append(numbers, fmt.Sprintf("0x%08x", id))
 		}
 		noun := "prefix"
 		if len(numbers) > 1 {
@@ -325,7 +325,7 @@ func joinIAIDs(ids store.IAIDs) string {
 		parts = append(parts, strings.Join(numbers, ", ")+" for its "+noun)
 	}
 	if ids.Address != nil {
-		parts = append(parts, fmt.Sprintf("%08x for its address", *ids.Address))
+		parts = append(parts, fmt.Sprintf("0x%08x for its address", *ids.Address))
 	}
 	return "IAID " + strings.Join(parts, " and ")
 }

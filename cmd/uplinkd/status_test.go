@@ -35,6 +35,7 @@ type scene struct {
 	waiting []kernel.Op
 	ready   bool
 	inner   []policy.Borrower
+	globals map[string][]netip.Prefix // addresses on links
 }
 
 func (s scene) snapshot(t *testing.T) *engine.Snapshot {
@@ -45,7 +46,7 @@ func (s scene) snapshot(t *testing.T) *engine.Snapshot {
 	}
 	w := policy.World{Now: night, Links: map[string]kernel.Link{}, Uplinks: s.facts, ULA: cfg.ULA.Prefix, Borrowers: s.inner}
 	for i, name := range s.links {
-		w.Links[name] = kernel.Link{Name: name, Index: i + 1, Up: true, Carrier: true, MTU: 1500}
+		w.Links[name] = kernel.Link{Name: name, Index: i + 1, Up: true, Carrier: true, MTU: 1500, Globals: s.globals[name]}
 	}
 	site, problems, ledger := policy.Plan(cfg, w, s.ledger)
 	return &engine.Snapshot{Time: night, Version: "v0.1", Ready: s.ready, Site: site, Problems: append(problems, s.more...), Clients: s.clients,
@@ -148,7 +149,7 @@ func scenes() map[string]scene {
 				Heard: policy.Heard{Routers: heard.Routers, Search: []string{"example.net"}, CaptivePortal: "https://portal.example.net/api",
 					PREF64: []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: at(29 * time.Minute)}}}}},
 			clients: map[string]engine.ClientStatus{"fiber": {State: "bound", Since: hour, Reported: true,
-				Note: "Request: server 00:03:00:01:02:00:00:00:00:01 refused: NoPrefixAvail (ask\x1b[2J the sales department) for IA_PD 00000001"}},
+				Note: "Request: server 00:03:00:01:02:00:00:00:00:01 refused: NoPrefixAvail (ask\x1b[2J the sales department) for IA_PD 0x00000001"}},
 			more: []policy.Problem{{Path: "uplink.fiber", Code: "no-prefix", Message: "Request: NoPrefixAvail"}}},
 		"kinds": {config: everyKind, links: []string{"wan0", "lan0", "tr0", "tr1"}, ready: true,
 			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Heard: heard, Told: pd.Info{DNS: dns}}},
@@ -224,7 +225,7 @@ func TestExplainText(t *testing.T) {
 func TestExplainTextOfUses(t *testing.T) {
 	s := scenes()["kinds"].snapshot(t)
 	for _, what := range []string{"2001:db8:100:fe::/64", "2001:db8:100:1c::1", "2001:db8:100:1::7", "2001:db8:100:20::9", "2001:db8:100:2::1", "fd12:3456:789a::/48",
-		"fd12:3456:789a::7", "fd12:3456:789a:7000::1", "2001:db8:99::/64", "2001:db8:99:fc::1", "2001:db8:100::/56", "fe80::77"} {
+		"fd12:3456:789a::7", "fd12:3456:789a:7000::1", "2001:db8:99::/64", "2001:db8:99:fc::1", "2001:db8:100::/56", "2001:db8:100::/58", "2001:db8:100:80::/60", "2001:db8::/32", "fe80::77"} {
 		x := ctl.Explanation{}
 		if p, err := netip.ParsePrefix(what); err == nil {
 			x = ctl.ExplainPrefix(s, p, night)
@@ -246,6 +247,23 @@ func TestExplainTextOfLoopback(t *testing.T) {
 	var b bytes.Buffer
 	page{w: &b}.explanation(ctl.Explain(scenes()["no-lan"].snapshot(t), netip.MustParseAddr("2001:db8:100:ff::1"), night))
 	golden(t, "status/explain-2001_db8_100_ff__1.txt", b.Bytes())
+}
+
+// TestExplainOwnAddress asks about the addresses that the router has from its provider: by DHCPv6, and by SLAAC.
+func TestExplainOwnAddress(t *testing.T) {
+	s := scenes()["no-prefix-but-told"]
+	s.globals = map[string][]netip.Prefix{"wan0": {netip.MustParsePrefix("2001:db8:77::5/128"), netip.MustParsePrefix("2001:db8:77:1:2ff:fe00:1:1/64")}}
+	for addr, want := range map[string]string{
+		"2001:db8:77::5":             "the router's own address on wan0 (uplink fiber), leased by DHCPv6 (IA_NA) until 2026-11-22T04:00:00Z",
+		"2001:db8:77:1:2ff:fe00:1:1": "the router's own address on wan0 (uplink fiber), which uplinkd has not set: from a router advertisement (SLAAC) or somebody else",
+	} {
+		if x := ctl.Explain(s.snapshot(t), netip.MustParseAddr(addr), night); !x.Ours || len(x.Roles) != 1 || x.Roles[0] != want {
+			t.Errorf("%s: %q, want %q", addr, x.Roles, want)
+		}
+	}
+	if x := ctl.Explain(s.snapshot(t), netip.MustParseAddr("2001:db8:77::6"), night); x.Ours {
+		t.Errorf("an address beside the router's: %q", x.Roles)
+	}
 }
 
 func TestPrintable(t *testing.T) {

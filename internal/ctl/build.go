@@ -86,7 +86,10 @@ func client6(c engine.ClientStatus, now time.Time) Client6 {
 }
 
 func (c *Client6) fromLease(l pd.Lease, now time.Time) {
-	c.ServerID, c.Received, c.Told = l.ServerID.String(), instant(l.Received), l.Info
+	c.ServerID, c.Told = l.ServerID.String(), l.Info
+	if !l.Received.IsZero() { // a lease that was put together again from the ledger has no such time
+		c.Received = instant(l.Received)
+	}
 	if len(l.Prefixes) > 0 {
 		c.IAID = l.Prefixes[0].IAID
 	}

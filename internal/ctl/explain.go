@@ -23,12 +23,14 @@ type Explanation struct {
 	Delegations   []DelegationFrom `json:"delegations"`
 	Subnets       []SubnetOf       `json:"subnets"`
 	Loans         []LoanOf         `json:"loans,omitempty"`
-	Addresses     []Row            `json:"addresses"` // rows that put the address, or one of its subnet, on an interface
-	Routes        []Row            `json:"routes"`    // to the address, the longest prefix first
-	Rules         []Row            `json:"rules"`     // for packets from it or to it, in the kernel's order
+	Contains      []Part           `json:"contains,omitempty"` // what of Prefix somebody has, if it is no subnet or loan itself
+	Addresses     []Row            `json:"addresses"`          // rows that put the address, or one of its subnet, on an interface
+	Routes        []Row            `json:"routes"`             // to the address, the longest prefix first
+	Rules         []Row            `json:"rules"`              // for packets from it or to it, in the kernel's order
 	Tables        []Row            `json:"nft_tables,omitempty"`
 
-	tabled bool // uplinkd's nft table is about it
+	tabled    bool // uplinkd's nft table is about it
+	unclaimed bool // it lies in a delegation or the ULA prefix, and no downstream uses all of it
 }
 
 // LoanOf is a loan with the config section of the downstream that lends it.
@@ -65,6 +67,7 @@ func ExplainPrefix(s *engine.Snapshot, p netip.Prefix, now time.Time) Explanatio
 func explain(s *engine.Snapshot, addr netip.Addr, prefix netip.Prefix, now time.Time) Explanation {
 	x := Explanation{SchemaVersion: SchemaVersion, Time: second(now), Address: addr, Prefix: prefix, Roles: []string{},
 		Delegations: []DelegationFrom{}, Subnets: []SubnetOf{}, Addresses: []Row{}, Routes: []Row{}, Rules: []Row{}}
+	x.parts(s, now)
 	for _, d := range s.Site.Downstreams {
 		x.downstream(d, s.Ledger, now)
 	}
@@ -72,10 +75,14 @@ func explain(s *engine.Snapshot, addr netip.Addr, prefix netip.Prefix, now time.
 	case x.Prefix.IsValid() && x.Prefix == s.Site.ULA:
 		x.role("the ULA prefix of this site")
 	case x.in(s.Site.ULA) && len(x.Subnets)+len(x.Loans) == 0:
-		x.role("in the ULA prefix " + s.Site.ULA.String() + ", in a part that no downstream uses: unreachable")
+		x.role("in the ULA prefix " + s.Site.ULA.String() + x.unused())
 	}
 	for _, u := range s.Site.Uplinks {
 		x.uplink(u, s.Clients[u.Name], now)
+	}
+	x.services(s)
+	if len(x.Roles) == 0 && len(x.Contains) > 0 {
+		x.role("not one of uplinkd's prefixes, but it contains what is listed below")
 	}
 	x.Ours = len(x.Roles) > 0
 	if x.Ours {
@@ -141,6 +148,9 @@ func (x *Explanation) uplink(u policy.Uplink, c engine.ClientStatus, now time.Ti
 	if slices.ContainsFunc(u.Told.DNS, x.is) {
 		x.role("a name server that uplink " + u.Name + " offers")
 	}
+	if slices.ContainsFunc(u.Addresses, x.is) || slices.ContainsFunc(u.Leased, func(a policy.Leased) bool { return x.is(a.Address) }) {
+		x.role(ownOn(u, x.Address, now))
+	}
 	internal := slices.ContainsFunc(u.Loopback, func(a policy.Internal) bool { return x.is(a.Address.Addr()) })
 	if internal {
 		x.role("the router's own address on " + policy.Loopback + ", since uplink " + u.Name + " has no other global one")
@@ -155,9 +165,20 @@ func (x *Explanation) uplink(u policy.Uplink, c engine.ClientStatus, now time.Ti
 		case x.Prefix == g.Prefix:
 			x.role("delegated on uplink " + u.Name)
 		case !internal && !x.used(g.Prefix):
-			x.role("in delegation " + g.Prefix.String() + " of uplink " + u.Name + ", in a part that no downstream uses: unreachable")
+			x.role("in delegation " + g.Prefix.String() + " of uplink " + u.Name + x.unused())
 		}
 	}
+}
+
+// ownOn is how the router has come by its address a on the interface of uplink u.
+func ownOn(u policy.Uplink, a netip.Addr, now time.Time) string {
+	text := "the router's own address on " + u.Interface + " (uplink " + u.Name + ")"
+	for _, l := range u.Leased {
+		if l.Address == a {
+			return text + ", leased by DHCPv6 (IA_NA) until " + LifetimeAt(l.ValidUntil, now).Until
+		}
+	}
+	return text + ", which uplinkd has not set: from a router advertisement (SLAAC) or somebody else"
 }
 
 // usedBy is what d does with a subnet.
@@ -204,6 +225,15 @@ func former(o OldPrefix, d policy.Downstream) string {
 func (x *Explanation) used(g netip.Prefix) bool {
 	return slices.ContainsFunc(x.Subnets, func(n SubnetOf) bool { return n.Delegation == g }) ||
 		slices.ContainsFunc(x.Loans, func(l LoanOf) bool { return l.Delegation == g })
+}
+
+// unused continues "in the delegation": no downstream uses all that is asked about.
+func (x *Explanation) unused() string {
+	x.unclaimed = true
+	if len(x.Contains) > 0 {
+		return "; parts of it are in use (see below), the rest is unreachable"
+	}
+	return ", in a part that no downstream uses: unreachable"
 }
 
 func (x *Explanation) rows(s kernel.State, now time.Time) {
