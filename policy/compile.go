@@ -15,8 +15,9 @@ var (
 // metricAggregate is high enough that any route of the user's to part of a delegation wins, and below MetricLast.
 const metricAggregate = 1<<31 - 1
 
-// metricOnLink is what the kernel itself uses for the prefix route of an address (IP6_RT_PRIO_ADDRCONF).
-const metricOnLink = 256
+// metricOnLink is one better than what the kernel itself uses for prefix routes (IP6_RT_PRIO_ADDRCONF, 256): an RA with the same
+// prefix on an uplink does not draw a network's traffic there. With an equal one, ours could not even be added beside it.
+const metricOnLink = 255
 
 // Compile turns a site into the kernel rows that make it true. Rows on an interface that is missing or down are left
 // out: the kernel would refuse or drop them, and they are planned again when it is back.

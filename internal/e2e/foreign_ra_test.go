@@ -336,7 +336,7 @@ func TestForeignRA(t *testing.T) {
 			}
 			s.eventually("nothing of the old lease but a route to hosts that still have it", func() (bool, string) {
 				left := s.rowsOf(oldPrefix)
-				return left == oldPrefix.String()+" dev lan0 metric 256 proto 200\n", left
+				return left == oldPrefix.String()+" dev lan0 metric 255 proto 200\n", left
 			})
 			s.eventually("an RA that takes back the old prefix", func() (bool, string) {
 				out := output(s.host, "rdisc6", "-1", "-r", "2", "-w", "2000", "eth0")

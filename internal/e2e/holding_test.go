@@ -57,7 +57,7 @@ func (h holding) text(downstreams ...string) string {
 			fmt.Sprintf("rule pref 10001 from %s lookup 1001 protocol 200", d))
 	}
 	for p, dev := range h.subnets {
-		lines = append(lines, fmt.Sprintf("route %s dev %s metric 256 proto 200", p, dev),
+		lines = append(lines, fmt.Sprintf("route %s dev %s metric 255 proto 200", p, dev),
 			fmt.Sprintf("address %s/64 dev %s valid_lft N preferred_lft N noprefixroute proto 200", p.Addr().Next(), dev))
 	}
 	slices.Sort(lines)
@@ -88,7 +88,7 @@ func (s *site) holds(h holding, downstreams ...string) {
 
 // deadRoute leads to hosts that may still send from a prefix that is over; deadTable answers what they send (RFC 7084 L-14).
 var (
-	deadRoute = regexp.MustCompile(`^route (2001:db8:\S+/64) dev lan[0-9] metric 256 proto 200$`)
+	deadRoute = regexp.MustCompile(`^route (2001:db8:\S+/64) dev lan[0-9] metric 255 proto 200$`)
 	deadTable = regexp.MustCompile(`^table ip6 uplinkd # as written, text `)
 )
 

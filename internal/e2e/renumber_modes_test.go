@@ -364,7 +364,7 @@ func normalText(text string, prefixes ...netip.Prefix) string {
 
 // lentRoute leads to an inner router that has been lent something: it may have missed that it is over, and is told again
 // for as long as loans may last, which is longer than a test.
-var lentRoute = regexp.MustCompile(`(?m)^route 2001:db8:\S+/64 via fe80::ff:fe00:602 dev lan2 metric 256 proto 200$`)
+var lentRoute = regexp.MustCompile(`(?m)^route 2001:db8:\S+/64 via fe80::ff:fe00:602 dev lan2 metric 255 proto 200$`)
 
 // nothingLeft waits until the kernel has for a prefix what a new daemon made for another one, and nothing else.
 func (s *site) nothingLeft(prefix netip.Prefix, was string) {
