@@ -28,7 +28,7 @@ func talk(t *testing.T) *trace.Ring {
 	const client, server = pd.DUID("\x00\x03\x00\x01\x02\x00\x00\x00\x00\x02"), pd.DUID("\x00\x03\x00\x01\x02\x00\x00\x00\x00\x01")
 	ia := pd.IAPD{IAID: 1, T1: 1800, T2: 2880, Prefixes: []pd.IAPrefix{
 		{Prefix: netip.MustParsePrefix("2001:db8:100::/56"), Preferred: 3600, Valid: 7200}}}
-	local, group := netip.MustParseAddrPort("[fe80::2%wan0]:546"), netip.MustParseAddrPort("[ff02::1:2%wan0]:547")
+	local, group := netip.MustParseAddrPort("[fe80::2%wan0]:546"), netip.MustParseAddrPort("[ff02::1:2]:547")
 	at := time.Date(2026, 11, 22, 2, 0, 0, 12e6, time.Local) // what people see is local time: the same in every zone
 	ring := new(trace.Ring)
 	record := func(after time.Duration, remote netip.AddrPort, data []byte) {
