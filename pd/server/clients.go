@@ -16,6 +16,10 @@ const (
 	// maxClients bounds the keys. Those who come too late are not told to renew; they have short lifetimes.
 	maxClients = 1024
 
+	// maxVias bounds the keys of one client: one that has come from that many addresses gets no other key until one of
+	// these is forgotten.
+	maxVias = 4
+
 	keyLen = 16 // octets (RFC 9915 §20.4)
 
 	replayReserve = 64
@@ -37,6 +41,8 @@ func (c Client) usable() bool {
 	return c.ID.Valid() && c.Via.IsLinkLocalUnicast() && c.Via.Is6() && c.Via.Zone() == "" && len(c.Key) == keyLen
 }
 
+func (c Client) compare(o Client) int { return cmp.Or(cmp.Compare(c.ID, o.ID), c.Via.Compare(o.Via)) }
+
 // client is a Client while the server runs.
 type client struct {
 	Client
@@ -47,20 +53,29 @@ type client struct {
 	tries    int
 }
 
+// peer is whom a key was given to. DHCPv6 has no authentication: anybody on the link can send a client's DUID, which its
+// messages to all servers show. So a key belongs to the address too, where it was sent to: the same DUID elsewhere gets
+// another one, and neither takes the other's away. What remains: who forges the source address as well can end what
+// the other has.
+type peer struct {
+	id  pd.DUID
+	via netip.Addr
+}
+
 // clients are those that can be told to renew. They are pure but for the random keys.
 type clients struct {
-	byID   map[pd.DUID]*client
+	byPeer map[peer]*client
 	dirty  bool           // what is to be kept has changed
 	jitter func() float64 // uniform in ±0.1 (§15)
 }
 
 // newClients takes up what was saved. How long these clients hold something is forgotten; no longer than the limit.
 func newClients(saved []Client, now time.Time, jitter func() float64) *clients {
-	cs := &clients{byID: map[pd.DUID]*client{}, jitter: jitter}
+	cs := &clients{byPeer: map[peer]*client{}, jitter: jitter}
 	for _, s := range saved {
-		if s.usable() && len(cs.byID) < maxClients {
+		if s.usable() && len(cs.byPeer) < maxClients {
 			s.Key = slices.Clone(s.Key)
-			cs.byID[s.ID] = &client{Client: s, reserved: s.Replay, until: lifetime.After(now, validLimit)}
+			cs.byPeer[peer{s.ID, s.Via}] = &client{Client: s, reserved: s.Replay, until: lifetime.After(now, validLimit)}
 		}
 	}
 	return cs
@@ -69,7 +84,8 @@ func newClients(saved []Client, now time.Time, jitter func() float64) *clients {
 // agree completes reply, the answer to m from via: a client that accepts Reconfigure messages and is lent something gets
 // its key in the Reply with which that begins (§20.4.1). That it has come ends the Reconfigure messages to it.
 func (cs *clients) agree(now time.Time, m pd.Message, via netip.Addr, reply *pd.Message) {
-	c := cs.byID[m.ClientID]
+	p := peer{m.ClientID, via}
+	c := cs.byPeer[p]
 	if c != nil {
 		c.next = time.Time{}
 	}
@@ -77,25 +93,22 @@ func (cs *clients) agree(now time.Time, m pd.Message, via netip.Addr, reply *pd.
 		reply.ReconfAccept = m.ReconfAccept
 		return
 	}
-	if m.Type == pd.Release || extends(m.Type) && !lent(*reply) {
-		cs.drop(m.ClientID)
+	if m.Type == pd.Release && len(reply.IAPDs) < len(distinct(m.IAPDs)) { // something has ended
+		cs.drop(p)
 		return
 	}
 	if !lent(*reply) || !m.ReconfAccept {
 		return
 	}
 	begins := m.Type == pd.Solicit || m.Type == pd.Request
-	if c == nil && (!begins || len(cs.byID) >= maxClients) {
+	if c == nil && (!begins || len(cs.byPeer) >= maxClients || cs.vias(m.ClientID) >= maxVias) {
 		return
 	}
 	if c == nil {
-		c = &client{Client: Client{ID: m.ClientID, Key: make([]byte, keyLen)}}
+		c = &client{Client: Client{ID: m.ClientID, Via: via, Key: make([]byte, keyLen)}}
 		rand.Read(c.Key) // never fails
-		cs.byID[m.ClientID] = c
+		cs.byPeer[p] = c
 		cs.dirty = true
-	}
-	if c.Via != via {
-		c.Via, cs.dirty = via, true
 	}
 	c.until = lifetime.After(now, longest(*reply))
 	reply.ReconfAccept = true
@@ -124,25 +137,35 @@ func (cs *clients) replay(c *client) uint64 {
 	return c.Replay
 }
 
-func (cs *clients) drop(id pd.DUID) {
-	if cs.byID[id] != nil {
-		delete(cs.byID, id)
+// vias is from how many addresses a client has come.
+func (cs *clients) vias(id pd.DUID) (n int) {
+	for p := range cs.byPeer {
+		if p.id == id {
+			n++
+		}
+	}
+	return n
+}
+
+func (cs *clients) drop(p peer) {
+	if cs.byPeer[p] != nil {
+		delete(cs.byPeer, p)
 		cs.dirty = true
 	}
 }
 
 // expire forgets those that hold nothing any more.
 func (cs *clients) expire(now time.Time) {
-	for id, c := range cs.byID {
+	for p, c := range cs.byPeer {
 		if c.until.Over(now) {
-			cs.drop(id)
+			cs.drop(p)
 		}
 	}
 }
 
 // changed makes all of them due for a Reconfigure.
 func (cs *clients) changed(now time.Time) {
-	for _, c := range cs.byID {
+	for _, c := range cs.byPeer {
 		c.next, c.pause, c.tries = now, 0, 0
 	}
 }
@@ -150,7 +173,7 @@ func (cs *clients) changed(now time.Time) {
 // wake is when there is a client to be forgotten or, if some can be sent, a Reconfigure due.
 func (cs *clients) wake(sending bool) (at time.Time, ok bool) {
 	d := lifetime.Forever()
-	for _, c := range cs.byID {
+	for _, c := range cs.byPeer {
 		d = lifetime.Min(d, c.until)
 		if sending && !c.next.IsZero() {
 			d = lifetime.Min(d, lifetime.Until(c.next))
@@ -161,11 +184,11 @@ func (cs *clients) wake(sending bool) (at time.Time, ok bool) {
 
 // due is the client that has been due longest for a Reconfigure at now; nil if there is none.
 func (cs *clients) due(now time.Time) (first *client) {
-	for _, c := range cs.byID {
+	for _, c := range cs.byPeer {
 		if c.next.IsZero() || c.next.After(now) {
 			continue
 		}
-		if first == nil || cmp.Or(c.next.Compare(first.next), cmp.Compare(c.ID, first.ID)) < 0 {
+		if first == nil || cmp.Or(c.next.Compare(first.next), c.Client.compare(first.Client)) < 0 {
 			first = c
 		}
 	}
@@ -194,7 +217,7 @@ func (cs *clients) keep() (kept []Client, changed bool) {
 		return nil, false
 	}
 	cs.dirty = false
-	for _, c := range cs.byID {
+	for _, c := range cs.byPeer {
 		if c.Replay+recMaxRC > c.reserved {
 			c.reserved = c.Replay + replayReserve
 		}
@@ -203,6 +226,6 @@ func (cs *clients) keep() (kept []Client, changed bool) {
 		k.Key = slices.Clone(k.Key)
 		kept = append(kept, k)
 	}
-	slices.SortFunc(kept, func(a, b Client) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(kept, Client.compare)
 	return kept, true
 }

@@ -33,7 +33,7 @@ func TestKeyInTheFirstReply(t *testing.T) {
 		cs.agree(begin, m, inner, &reply)
 		return reply
 	}
-	if r := agreed(accepting(pd.Solicit, innerID)); !r.ReconfAccept || r.Auth != nil || len(cs.byID) != 0 {
+	if r := agreed(accepting(pd.Solicit, innerID)); !r.ReconfAccept || r.Auth != nil || len(cs.byPeer) != 0 {
 		t.Errorf("Advertise: %s", wire.Text(r))
 	}
 	if r := agreed(accepting(pd.Renew, innerID)); r.ReconfAccept || r.Auth != nil {
@@ -41,7 +41,7 @@ func TestKeyInTheFirstReply(t *testing.T) {
 	}
 	refusing := accepting(pd.Request, innerID)
 	refusing.ReconfAccept = false
-	if r := agreed(refusing); r.ReconfAccept || r.Auth != nil || len(cs.byID) != 0 {
+	if r := agreed(refusing); r.ReconfAccept || r.Auth != nil || len(cs.byPeer) != 0 {
 		t.Errorf("client that does not accept: %s", wire.Text(r))
 	}
 	got := agreed(accepting(pd.Request, innerID))
@@ -65,6 +65,47 @@ func TestKeyInTheFirstReply(t *testing.T) {
 	}
 }
 
+// TestKeyIsNotStolen has somebody else on the link name a client's DUID: he gets no key of the client, takes none away from
+// it, ends neither its key nor the Reconfigure messages to it, and uses up no more than a few places.
+func TestKeyIsNotStolen(t *testing.T) {
+	cs := newClients(nil, begin, noJitter)
+	agreed := func(m pd.Message, via netip.Addr) pd.Message {
+		reply := lending(m)
+		cs.agree(begin, m, via, &reply)
+		return reply
+	}
+	own := agreed(accepting(pd.Request, innerID), inner).Auth
+	cs.changed(begin)
+	thief := inner
+	seen := map[string]bool{string(own.Info): true}
+	for i := range 10 {
+		thief = thief.Next()
+		reply := agreed(accepting(pd.Request, innerID), thief)
+		if want := i < maxVias-1; (reply.Auth != nil) != want || reply.ReconfAccept != want {
+			t.Fatalf("number %d: %s", i, wire.Text(reply))
+		}
+		if reply.Auth != nil && seen[string(reply.Auth.Info)] {
+			t.Errorf("number %d has a key that another one has", i)
+		}
+		if reply.Auth != nil {
+			seen[string(reply.Auth.Info)] = true
+		}
+	}
+	if r := agreed(accepting(pd.Renew, innerID), thief); r.ReconfAccept {
+		t.Errorf("Renew from elsewhere: %s", wire.Text(r))
+	}
+	agreed(accepting(pd.Release, innerID), thief)
+	nothing := accepting(pd.Release, innerID)
+	reply := responder{id: routerID, service: told}.answer(begin, nothing, nil)
+	cs.agree(begin, nothing, inner.Next(), &reply)
+	if n := len(cs.byPeer); n != maxVias {
+		t.Errorf("%d keys, want %d", n, maxVias)
+	}
+	if c := cs.due(begin); c == nil || c.Via != inner || string(c.Key) != string(own.Info[1:]) {
+		t.Errorf("due is %+v, want the client itself", c)
+	}
+}
+
 // TestKeysAreFewAndFrugal wants no state for those who have nothing, and not more than the bound.
 func TestKeysAreFewAndFrugal(t *testing.T) {
 	cs := newClients(nil, begin, noJitter)
@@ -74,8 +115,8 @@ func TestKeysAreFewAndFrugal(t *testing.T) {
 	info := pd.Message{Type: pd.InformationRequest, ClientID: innerID, ReconfAccept: true}
 	reply = responder{id: routerID, service: told}.answer(begin, info, nil)
 	cs.agree(begin, info, inner, &reply)
-	if len(cs.byID) != 0 {
-		t.Fatalf("%d clients without a loan", len(cs.byID))
+	if len(cs.byPeer) != 0 {
+		t.Fatalf("%d clients without a loan", len(cs.byPeer))
 	}
 	for i := range maxClients + 10 {
 		m := accepting(pd.Request, pd.DUID(binary.BigEndian.AppendUint32([]byte("\x00\x04"), uint32(i))))
@@ -85,19 +126,19 @@ func TestKeysAreFewAndFrugal(t *testing.T) {
 			t.Fatalf("client %d: %s", i, wire.Text(reply))
 		}
 	}
-	if len(cs.byID) != maxClients {
-		t.Errorf("%d clients, want %d", len(cs.byID), maxClients)
+	if len(cs.byPeer) != maxClients {
+		t.Errorf("%d clients, want %d", len(cs.byPeer), maxClients)
 	}
 	if at, ok := cs.wake(false); !ok || !at.Equal(begin.Add(2000*time.Second)) {
 		t.Errorf("wakes at %s, want when the loans are over", at)
 	}
 	cs.expire(begin.Add(1999 * time.Second))
-	if len(cs.byID) != maxClients {
+	if len(cs.byPeer) != maxClients {
 		t.Error("forgotten too early")
 	}
 	cs.expire(begin.Add(2000 * time.Second))
-	if len(cs.byID) != 0 {
-		t.Errorf("%d clients whose loans are over", len(cs.byID))
+	if len(cs.byPeer) != 0 {
+		t.Errorf("%d clients whose loans are over", len(cs.byPeer))
 	}
 }
 
@@ -175,8 +216,8 @@ func TestReconfigureEnds(t *testing.T) {
 	lost := lending(renew)
 	lost.IAPDs = nil
 	cs.agree(begin, renew, inner, &lost)
-	if len(cs.byID) != 0 {
-		t.Error("a client that has lost everything is kept")
+	if c := cs.due(begin.Add(time.Hour)); c != nil {
+		t.Errorf("has heard that it has lost everything: %+v", c)
 	}
 }
 
@@ -189,10 +230,10 @@ func TestSavedClients(t *testing.T) {
 	bad[3].Key = bad[3].Key[1:]
 	bad[4].Via = inner.WithZone("eth0")
 	cs := newClients(append(bad, good), begin, noJitter)
-	if len(cs.byID) != 1 || cs.byID[innerID] == nil {
-		t.Fatalf("took up %v", cs.byID)
+	if len(cs.byPeer) != 1 || cs.byPeer[peer{innerID, inner}] == nil {
+		t.Fatalf("took up %v", cs.byPeer)
 	}
-	c := cs.byID[innerID]
+	c := cs.byPeer[peer{innerID, inner}]
 	if got := cs.replay(c); got != 1<<62+1 {
 		t.Errorf("replay %d, want one more than was kept", got)
 	}

@@ -50,7 +50,7 @@ func FuzzAnswer(f *testing.F) {
 		cs.agree(begin, m, inner, &reply)
 		r.hasten(&reply)
 		checkReply(t, m, loans, reply)
-		if c := cs.byID[m.ClientID]; (c != nil) != (reply.Auth != nil) {
+		if c := cs.byPeer[peer{m.ClientID, inner}]; (c != nil) != (reply.Auth != nil) {
 			t.Fatalf("key %v in %s", c, wire.Text(reply))
 		}
 		encoded, err := wire.Encode(reply)
