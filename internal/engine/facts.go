@@ -36,7 +36,12 @@ type ClientStatus struct {
 	Reported bool      `json:"reported"`
 	Lease    pd.Lease  `json:"lease"`
 	Cause    pd.Cause  `json:"cause,omitempty"` // of the last change of the lease
-	Since    time.Time `json:"since"`           // of State
+	Since    time.Time `json:"since"`           // of State; while bound, since there is a lease: renewing and rebinding belong to it
+}
+
+// extends reports whether a client in that state has a lease that it keeps.
+func extends(state string) bool {
+	return state == pd.StateBound || state == pd.StateRenewing || state == pd.StateRebinding
 }
 
 // Client takes in what the client of an uplink says. hasLease is false when only state or failure changed.
@@ -47,7 +52,7 @@ func (e *Engine) Client(uplink string, s ClientStatus, hasLease bool) {
 		}
 		was := e.clients[uplink]
 		s.Since = was.Since
-		if was.State != s.State {
+		if was.State != s.State && !(extends(was.State) && extends(s.State)) {
 			s.Since = time.Now()
 		}
 		if !hasLease {

@@ -181,3 +181,23 @@ func problems(e *Engine) (codes []string) {
 	}
 	return codes
 }
+
+// A renewal is no interruption: "bound for 3h" is the time since there is a lease.
+func TestBoundSince(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t, &fake.Kernel{Link: fakeLinks()}, newMemory(), parse(t, bound.config))
+		began := time.Now()
+		for _, step := range []struct {
+			state string
+			since time.Duration
+		}{{"requesting", 0}, {"bound", time.Minute}, {"renewing", time.Minute}, {"bound", time.Minute}, {"rebinding", time.Minute}, {"bound", time.Minute},
+			{"soliciting", 6 * time.Minute}, {"bound", 7 * time.Minute}} {
+			e.Client("fiber", ClientStatus{State: step.state, Reported: true, Lease: lease(bound.leases["fiber"])}, step.state == "bound")
+			synctest.Wait()
+			if got := e.Snapshot().Clients["fiber"].Since.Sub(began); got != step.since {
+				t.Errorf("%s since %v, want %v", step.state, got, step.since)
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
