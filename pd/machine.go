@@ -50,6 +50,7 @@ type Output struct {
 	Lease   Lease
 	Cause   Cause // for OutputLease
 	Text    string
+	About   MessageType // for OutputFailed: of the exchange
 }
 
 // Cause says which exchange changed the lease.
@@ -121,7 +122,7 @@ const (
 	stateless
 )
 
-var stateNames = [...]string{StateNoLink, "soliciting", StateRequesting, "bound", "renewing", StateRebinding,
+var stateNames = [...]string{StateNoLink, "soliciting", StateRequesting, StateBound, StateRenewing, StateRebinding,
 	"confirming stored lease", "releasing", "declining", "informed"}
 
 const informing = "asking for information" // stateless, until an Information-request is answered
@@ -130,8 +131,10 @@ const informing = "asking for information" // stateless, until an Information-re
 const (
 	StateNoLink     = "waiting for link"
 	StateRequesting = "requesting" // a server is asked for what it has offered, or what it has no binding of
-	StateRebinding  = "rebinding"  // T2 has passed: any server is asked to extend the lease
-	StateReleased   = "released"   // of a client that is silent after a Release
+	StateBound      = "bound"
+	StateRenewing   = "renewing"  // T1 has passed: the server is asked to extend the lease
+	StateRebinding  = "rebinding" // T2 has passed: any server is asked to extend the lease
+	StateReleased   = "released"  // of a client that is silent after a Release
 )
 
 // NewMachine returns a machine that waits for InputLinkUp. saved is the lease from before, the zero Lease if there is

@@ -72,6 +72,7 @@ type exchange struct {
 	end      time.Time // with mrd: of failure
 	refusals []string  // by servers, for people; each is kept and reported once
 	reported bool      // an OutputFailed was given
+	silence  int       // messages sent when it was last reported that nobody answers
 
 	waiting *Message  // a Reply that counts unless another server says better until settle
 	weight  weight    // of that

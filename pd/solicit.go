@@ -225,12 +225,15 @@ func (m *Machine) solicitInVain() bool {
 	return false
 }
 
+// inVain reports refusals once. Silence is reported again whenever twice as many messages have been sent: people should see
+// that it lasts, and logs should not fill up.
 func (m *Machine) inVain(x *exchange) {
 	switch {
-	case x.reported:
+	case x.reported && x.silence == 0:
 	case len(x.refusals) > 0:
 		m.failed(x, strings.Join(x.refusals, "; "))
-	case x.sent >= solicitsInVain:
+	case x.sent >= max(solicitsInVain, 2*x.silence):
+		x.silence = x.sent
 		m.failed(x, fmt.Sprintf("no server has answered %d messages, trying on", x.sent))
 	}
 }
@@ -238,7 +241,7 @@ func (m *Machine) inVain(x *exchange) {
 // failed gives an OutputFailed about x.
 func (m *Machine) failed(x *exchange, text string) {
 	x.reported = true
-	m.out = append(m.out, Output{Kind: OutputFailed, Text: x.typ.String() + ": " + text})
+	m.out = append(m.out, Output{Kind: OutputFailed, Text: x.typ.String() + ": " + text, About: x.typ})
 }
 
 // noteOnce gives an OutputNote about x, once per server and reason.

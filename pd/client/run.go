@@ -45,7 +45,8 @@ type run struct {
 	waits    bool            // for Begin
 	released bool            // at rest after a Release
 	waiting  []chan struct{} // callers of Release
-	failure  string          // of the latest exchange
+	failure  string          // of the latest exchange, one about bindings before others
+	failedOf pd.MessageType  // the message of that exchange
 	note     string          // of the latest partial grant
 	trouble  string          // with the socket
 	remote   limiter         // for log lines that others on the link can cause
@@ -267,7 +268,7 @@ func (r *run) step(in pd.Input, received time.Time) {
 			r.noteLack(o.Lease, note)
 			r.leased(o, received)
 		case pd.OutputFailed:
-			r.failure = o.Text
+			r.failed(o)
 			// After NoBinding the same server is asked at once for the bindings (§18.2.10.1): it has its last word yet to say.
 			r.reported = r.reported || r.machine.State() != pd.StateRequesting
 			r.log.Warn("DHCPv6 exchange failed", "error", o.Text)
@@ -283,6 +284,14 @@ func (r *run) step(in pd.Input, received time.Time) {
 		}
 	}
 	r.observeChange(received)
+}
+
+// failed keeps why an exchange failed, for people: information comes second to the bindings that a client is there for.
+func (r *run) failed(o pd.Output) {
+	wants := len(r.cfg.Machine.PDs) > 0 || r.cfg.Machine.NA != nil
+	if r.failure == "" || !wants || o.About != pd.InformationRequest || r.failedOf == pd.InformationRequest {
+		r.failure, r.failedOf = o.Text, o.About
+	}
 }
 
 func (r *run) leased(o pd.Output, received time.Time) {

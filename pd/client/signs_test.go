@@ -263,3 +263,36 @@ func TestReportedAfterNoBinding(t *testing.T) {
 		}
 	})
 }
+
+// TestFailureOfBindingsFirst: that nobody answers an Information-request is no news beside why there is no prefix.
+func TestFailureOfBindingsFirst(t *testing.T) {
+	solicit := pd.Output{Kind: pd.OutputFailed, About: pd.Solicit, Text: "Solicit: in vain"}
+	again := pd.Output{Kind: pd.OutputFailed, About: pd.Solicit, Text: "Solicit: in vain again"}
+	inform := pd.Output{Kind: pd.OutputFailed, About: pd.InformationRequest, Text: "Information-request: in vain"}
+	for name, c := range map[string]struct {
+		outputs []pd.Output
+		config  pd.Config
+		want    string
+	}{
+		"information last":          {[]pd.Output{solicit, inform}, pd.Config{PDs: []pd.PDConfig{{IAID: 7}}}, solicit.Text},
+		"information first":         {[]pd.Output{inform, solicit}, pd.Config{PDs: []pd.PDConfig{{IAID: 7}}}, solicit.Text},
+		"information alone":         {[]pd.Output{inform}, pd.Config{PDs: []pd.PDConfig{{IAID: 7}}}, inform.Text},
+		"the newest of bindings":    {[]pd.Output{solicit, inform, again}, pd.Config{NA: &pd.NAConfig{IAID: 8}}, again.Text},
+		"no bindings are wanted":    {[]pd.Output{inform}, pd.Config{Stateless: true}, inform.Text},
+		"information on both sides": {[]pd.Output{inform, solicit, inform}, pd.Config{PDs: []pd.PDConfig{{IAID: 7}}}, solicit.Text},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &scripted{outputs: c.outputs}
+				l := startWith(t, silent, func(client *Client) {
+					client.newMachine = func(pd.Lease, pd.Window, time.Time, *rand.Rand) machine { return m }
+				}, func(cfg *Config) { cfg.Machine = c.config })
+				l.Suspect("test")
+				synctest.Wait()
+				if got := l.latest(); got.Failure != c.want {
+					t.Errorf("%q, want %q", got.Failure, c.want)
+				}
+			})
+		})
+	}
+}
