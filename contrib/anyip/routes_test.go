@@ -103,7 +103,8 @@ func TestOnLink(t *testing.T) {
 	s.want(a, "80", "router")
 }
 
-// forwarding is site with a host on a LAN of the router, which has a subnet of the delegation.
+// forwarding is site with a host on a LAN of the router, which has a subnet of the delegation. The rest of it is unreachable for
+// what comes in at wan0, by the table and rules of uplinkd.
 func forwarding(t *testing.T) *site {
 	t.Helper()
 	s := newSite(t)
@@ -113,7 +114,9 @@ func forwarding(t *testing.T) *site {
 	s.router.Sysctl("net.ipv6.conf.all.forwarding", "1")
 	router := netip.MustParsePrefix(lan).Addr().Next()
 	s.router.IP("-6 address add %s/64 dev lan0 nodad", router)
-	s.router.IP("-6 route add unreachable %s metric 2147483647", delegation)
+	s.router.IP("-6 route add unreachable %s metric 2147483647 table 1001", delegation)
+	s.router.IP("-6 rule add lookup main suppress_prefixlength 0 pref 1000")
+	s.router.IP("-6 rule add iif wan0 lookup 1001 suppress_prefixlength 0 pref 9001")
 	host.IP("-6 address add %s/64 dev eth0 nodad", lanHost)
 	host.IP("-6 route add default via %s", router)
 	for _, port := range []string{"80", "81"} {
@@ -132,7 +135,7 @@ func forwarding(t *testing.T) *site {
 func TestByInterface(t *testing.T) {
 	s := forwarding(t)
 	s.router.IP("-6 route add local default dev lo table 100")
-	s.router.IP("-6 rule add iif wan0 lookup 100 pref 1000")
+	s.router.IP("-6 rule add iif wan0 lookup 100 pref 999")
 	s.want(lanHost, "80", "router") // hijacked
 	if got := s.askTCP(lanHost, "82"); !strings.HasSuffix(got, "connection refused") {
 		s.t.Errorf("a port that only the host has open: %q", got)
@@ -147,16 +150,18 @@ func TestByInterface(t *testing.T) {
 	s.want(routerAddr, "80", "router")
 }
 
-// TestByInterfaceOrder puts the rule behind and before the one by which uplinkd prefers connected networks (priority
-// 1000): that one finds the unreachable aggregate of the delegation, too.
+// TestByInterfaceOrder puts the rule behind, between and before those of uplinkd: by the one with priority 1000 it prefers
+// connected networks, by those from 9001 on unused space is unreachable.
 func TestByInterfaceOrder(t *testing.T) {
 	s := forwarding(t)
 	a := addresses(unused, 3)[2].String()
-	s.router.IP("-6 rule add lookup main suppress_prefixlength 0 pref 1000")
 	s.router.IP("-6 route add local default dev lo table 100")
-	s.router.IP("-6 rule add iif wan0 lookup 100 pref 1001")
+	s.router.IP("-6 rule add iif wan0 lookup 100 pref 9002")
 	s.want(a, "80", "unreachable")
-	s.want(lanHost, "80", "host") // the more specific route of the same table, before the rule is reached
+	s.want(lanHost, "80", "host")
+	s.router.IP("-6 rule add iif wan0 lookup 100 pref 1001")
+	s.want(a, "80", "router")
+	s.want(lanHost, "80", "host")
 	s.router.IP("-6 rule add iif wan0 lookup 100 pref 999")
 	s.want(a, "80", "router")
 	s.want(lanHost, "80", "router")
@@ -170,7 +175,7 @@ func TestByInterfaceOrder(t *testing.T) {
 func TestByInterfaceLinkLocal(t *testing.T) {
 	s := forwarding(t)
 	s.router.IP("-6 route add local default dev lo table 100")
-	s.router.IP("-6 rule add iif wan0 lookup 100 pref 1000")
+	s.router.IP("-6 rule add iif wan0 lookup 100 pref 999")
 	s.client.IP("-6 neigh flush dev eth0")
 	s.want(routerAddr, "80", "router")
 	// A connection that the router opens: the answer comes in at wan0 and is for an address that the router has.
@@ -196,7 +201,7 @@ func TestByMark(t *testing.T) {
 	netlab.NeedProgram(t, "nft", "nftables")
 	s := forwarding(t)
 	s.router.IP("-6 route add local default dev lo table 100")
-	s.router.IP("-6 rule add fwmark 100 lookup 100 pref 1000")
+	s.router.IP("-6 rule add fwmark 100 lookup 100 pref 999")
 	s.router.Run("nft", "add table inet anyip")
 	s.router.Run("nft", "add chain inet anyip incoming { type filter hook prerouting priority mangle ; }")
 	s.router.Run("nft", "add rule inet anyip incoming iifname wan0 ip6 daddr "+delegation+" tcp dport 80 meta mark set 100")
