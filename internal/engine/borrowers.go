@@ -22,12 +22,18 @@ func (e *Engine) reserved(b policy.Borrower) bool {
 }
 
 // reserveBorrowers brings what the disk is to have to what there is, and reports whether that needs writing. Offers are
-// not kept: who takes one up says what it was.
+// not kept: who takes one up says what it was. Nor are newcomers for whom there is nothing (see dropIdle).
 func (e *Engine) reserveBorrowers() (changed bool) {
 	var next []policy.Borrower
-	for _, b := range e.world.Borrowers {
-		if b.Offered {
+	for k := range e.world.Borrowers {
+		b := e.world.Borrowers[k]
+		holds := e.holds(b)
+		if b.Offered || !holds && !e.isSaved(b) {
 			continue
+		}
+		if holds && len(b.Named) > 0 && !e.silent() { // it has a place in the ledger now, which counts before what it names
+			b.Named = nil
+			e.world.Borrowers[k] = b
 		}
 		i := slices.IndexFunc(e.saved.Borrowers, func(s policy.Borrower) bool { return sameBorrower(s, b) })
 		if i >= 0 && e.saved.Borrowers[i].Until.Compare(b.Until) >= 0 {
@@ -42,6 +48,13 @@ func (e *Engine) reserveBorrowers() (changed bool) {
 	changed = changed || len(next) != len(e.saved.Borrowers)
 	e.saved.Borrowers = next
 	return changed
+}
+
+// isSaved reports whether the disk has b, if perhaps with another address.
+func (e *Engine) isSaved(b policy.Borrower) bool {
+	return slices.ContainsFunc(e.saved.Borrowers, func(s policy.Borrower) bool {
+		return s.Client == b.Client && s.IAID == b.IAID && s.Downstream == b.Downstream
+	})
 }
 
 func sameBorrower(a, b policy.Borrower) bool {
@@ -62,6 +75,7 @@ func (e *Engine) loadBorrowers() {
 		}
 		b.Until = lifetime.Min(b.Until, lifetime.Until(time.Now().Add(MaxLoan+reserve)))
 		b.Offered = false
+		b.Named = b.Named[:min(maxNamed, len(b.Named))]
 		e.world.Borrowers = append(e.world.Borrowers, b)
 	}
 	e.retireBorrowers()

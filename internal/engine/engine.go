@@ -88,8 +88,8 @@ type Engine struct {
 
 	confirmedSite policy.Site // of the last step
 	unrouted      map[netip.Prefix]bool
-	borrowing     limiter // new borrowers, by downstream
-	reborrowed    bool    // borrowers have changed since the last step
+	crowd         crowd
+	reborrowed    bool // borrowers have changed since the last step
 
 	backoff   time.Duration
 	retryAt   time.Time
@@ -119,7 +119,7 @@ func New(opt Options) *Engine {
 		jobs: queue{wake: make(chan struct{}, 1)}, done: make(chan struct{}), clients: map[string]ClientStatus{}, postponed: map[string]bool{},
 		untold: map[string]bool{}, adopted: map[string]adopted{}, heard: map[string]policy.Heard{}}
 	e.unrouted = map[netip.Prefix]bool{}
-	e.borrowing = limiter{rate: borrowerRate, burst: borrowerBurst, keys: map[string]bucket{}}
+	e.crowd = newCrowd()
 	e.limits = limiter{rate: 5 * time.Second, burst: 10, keys: map[string]bucket{}}
 	e.world.Uplinks = map[string]policy.UplinkFacts{}
 	e.world.Secret = opt.Secret

@@ -142,6 +142,7 @@ func (e *Engine) Reload(ctx context.Context, cfg *config.Config) error {
 		}
 		e.retireBorrowers()
 		e.limits.forget()
+		e.crowd = newCrowd()
 	})
 }
 

@@ -56,15 +56,7 @@ type Lent struct {
 // for so long is forgotten.
 const MaxLoan = 5400 * time.Second
 
-// What clients, which need only invent DUIDs, can make the engine remember.
-const (
-	maxBorrowers  = 64 // IAs per downstream
-	maxOffered    = 16 // of them with an offer only; the oldest gives way to a new one
-	maxOfOne      = 8  // IAs per client
-	offerTime     = time.Minute
-	borrowerBurst = 32
-	borrowerRate  = 2 * time.Second
-)
+const offerTime = time.Minute
 
 var errEarly = errors.New("not every uplink has reported yet, so that nobody knows what there is to lend")
 
@@ -106,14 +98,23 @@ func (e *Engine) asked(a Ask, out chan<- lending) (decide bool) {
 	}
 	now := time.Now()
 	var fresh []uint32
+	admitted := a
+	admitted.IAs = nil
 	for _, ia := range a.IAs {
-		if e.borrow(d, a, ia, now) {
+		verdict := e.borrow(d, a, ia, now)
+		if verdict == isNew {
 			fresh = append(fresh, ia.IAID)
+		}
+		if verdict != isOneTooMany {
+			admitted.IAs = append(admitted.IAs, ia)
 		}
 	}
 	return e.answer(e.reborrowed, func() lending {
-		loans, err := e.lentTo(a)
+		loans, err := e.lentTo(admitted)
 		e.dropIdle(a, fresh, loans)
+		if len(admitted.IAs) < len(a.IAs) && !slices.ContainsFunc(loans, func(l Lent) bool { return !l.Stale }) {
+			return lending{err: errCrowd} // "no prefix is left" would not be true, and it would give up
+		}
 		return lending{loans, err}
 	}, out)
 }
@@ -152,67 +153,49 @@ func (e *Engine) downstream(name string) (config.Downstream, bool) {
 // delegates reports whether inner routers get something from d.
 func delegates(d config.Downstream) bool { return d.DHCPv6.Enabled && d.DHCPv6.Delegate }
 
-// borrow makes an IA a borrower, or one for longer, and reports whether it is a new one.
-func (e *Engine) borrow(d config.Downstream, a Ask, ia AskedIA, now time.Time) (fresh bool) {
+// verdict is what becomes of an IA that asks.
+type verdict int
+
+const (
+	isKnown verdict = iota // or nothing for us
+	isNew
+	isOneTooMany
+)
+
+// borrow makes an IA a borrower, or one for longer.
+func (e *Engine) borrow(d config.Downstream, a Ask, ia AskedIA, now time.Time) verdict {
 	until := lifetime.Until(now.Add(MaxLoan))
 	if a.Verb == LendOffer {
 		until = lifetime.Until(now.Add(offerTime))
 	}
 	i := e.borrower(a.Downstream, a.Client, ia.IAID)
 	if i < 0 {
-		if !e.admits(d, a, ia, now) {
-			return false
+		if !delegates(d) || a.Verb == LendRebind && !slices.ContainsFunc(ia.Prefixes, e.ofSite) {
+			return isKnown
+		}
+		if !e.admits(a, now) {
+			return isOneTooMany
 		}
 		e.world.Borrowers = append(e.world.Borrowers, policy.Borrower{Downstream: a.Downstream, Client: a.Client, IAID: ia.IAID, Via: a.Via,
-			Length: cmp.Or(ia.Length, d.DHCPv6.Length), Named: slices.Clone(ia.Prefixes), Offered: a.Verb == LendOffer, Until: until})
+			Length: cmp.Or(ia.Length, d.DHCPv6.Length), Named: slices.Clone(ia.Prefixes[:min(maxNamed, len(ia.Prefixes))]),
+			Offered: a.Verb == LendOffer, Until: until})
 		e.reborrowed = true
-		return true
+		return isNew
 	}
 	b := &e.world.Borrowers[i]
 	if a.Verb == LendOffer && !b.Offered {
-		return false // it has started anew and will hear of what it has
+		return isKnown // it has started anew and will hear of what it has
 	}
 	accepts := b.Offered && a.Verb != LendOffer
-	if accepts || b.Via != a.Via {
-		b.Via, b.Offered, e.reborrowed = a.Via, b.Offered && !accepts, true
+	moves := b.Via != a.Via && !b.Offered && e.mayMove(*b, now)
+	if accepts || moves {
+		b.Via, b.Offered, e.reborrowed = a.Via, false, true
 	}
 	if b.Until.Compare(until) < 0 && (accepts || b.Offered || e.holds(*b)) {
 		b.Until = until
 		e.reborrowed = e.reborrowed || !b.Offered && !e.reserved(*b)
 	}
-	return false
-}
-
-// admits reports whether there is room for another borrower, and makes it.
-func (e *Engine) admits(d config.Downstream, a Ask, ia AskedIA, now time.Time) bool {
-	if !delegates(d) || a.Verb == LendRebind && !slices.ContainsFunc(ia.Prefixes, e.ofSite) {
-		return false
-	}
-	var all, offered, own int
-	oldest := -1 // of those with an offer only
-	for i, b := range e.world.Borrowers {
-		if b.Downstream != d.Name {
-			continue
-		}
-		all++
-		if b.Client == a.Client {
-			own++
-		}
-		if b.Offered {
-			offered++
-			if oldest < 0 || b.Until.Compare(e.world.Borrowers[oldest].Until) < 0 {
-				oldest = i
-			}
-		}
-	}
-	full := all >= maxBorrowers || a.Verb == LendOffer && offered >= maxOffered
-	if own >= maxOfOne || full && oldest < 0 || !e.borrowing.take(d.Name, now) {
-		return false
-	}
-	if full {
-		e.world.Borrowers = slices.Delete(e.world.Borrowers, oldest, oldest+1)
-	}
-	return true
+	return isKnown
 }
 
 // ofSite reports whether p belongs to a delegation of the site or to its ULA prefix.
@@ -310,12 +293,12 @@ func (e *Engine) dropIdle(a Ask, fresh []uint32, loans []Lent) {
 	}
 }
 
-// giveBack ends the loans that a names and returns them. Who keeps one that may be used for something new stays a borrower:
+// giveBack ends the loans that a names and returns them, if a comes from where they are routed to. Who keeps one that may be used for something new stays a borrower:
 // a router that gives back an old prefix beside the new one has no wish to lose both.
 func (e *Engine) giveBack(a Ask) (ended []Lent) {
 	for _, ia := range a.IAs {
 		i := e.borrower(a.Downstream, a.Client, ia.IAID)
-		if i < 0 {
+		if i < 0 || e.world.Borrowers[i].Via != a.Via {
 			continue
 		}
 		loans := e.loansOf(a.Downstream, a.Client, ia.IAID)

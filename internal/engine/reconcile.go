@@ -141,15 +141,18 @@ func (e *Engine) lookForFilter(ctx context.Context) {
 	e.world.Filtered = filtered
 }
 
-// identity names a row for the limiter: lifetimes and the contents of tables are no part of it.
+// identity names a row for the limiter. Lifetimes are no part of it, nor where a route leads: an inner router chooses that.
+// The text of a table is: another one is our own doing, and nobody's fight.
 func identity(r kernel.Row) string {
 	switch r := r.(type) {
 	case kernel.Sysctl:
 		return r.Name
 	case kernel.Address:
 		return r.Prefix.String() + " dev " + r.Dev
+	case kernel.Route:
+		return fmt.Sprintf("route %s table %d metric %d", r.Dst, r.Table, r.Metric)
 	case kernel.Table:
-		return "table " + r.Family
+		return "table " + r.Family + " " + r.Found().Sum
 	}
 	return kernel.Noun(r) + " " + r.Text(time.Time{})
 }
