@@ -1,5 +1,5 @@
-// Package wire translates between pd.Message and the octets of a DHCPv6 message (RFC 9915), for the client and for the
-// simulated provider alike. It is the only importer of github.com/insomniacslk/dhcp.
+// Package wire translates between pd.Message and the octets of a DHCPv6 message (RFC 9915), for the client, for
+// the server on downstreams and for the simulated provider alike. It is the only importer of github.com/insomniacslk/dhcp.
 //
 // Decode is the boundary to hostile input: what it returns is bounded in size, its prefixes, addresses, names and texts
 // are validated, and what was dropped is listed in Message.Faults. One malformed option never costs the rest of the
