@@ -9,9 +9,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"uplinkd/internal/config"
 	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
 	"uplinkd/policy"
 )
 
@@ -46,6 +48,33 @@ func (d *durable) sound() error {
 		}
 	}
 	return a.err()
+}
+
+// shorten has no record of what is told no more end later than it can: longest after now. One written while the clock was
+// years ahead would keep prefixes, perhaps another customer's by now, on-link and dead until then.
+func (d *durable) shorten(now time.Time, longest func(downstream string) time.Duration) {
+	limit := func(downstream string, until lifetime.Deadline) lifetime.Deadline {
+		if until.IsForever() { // not stale yet
+			return until
+		}
+		return lifetime.Min(until, lifetime.Until(now.Add(longest(downstream))))
+	}
+	for name, list := range d.Plan.Announced {
+		for i := range list {
+			list[i].Until = limit(name, list[i].Until)
+		}
+	}
+	for name, list := range d.Plan.Loans {
+		for i := range list {
+			list[i].Until = limit(name, list[i].Until)
+		}
+	}
+}
+
+// longestTold is how long something may stay valid after it was told on a downstream for the last time.
+func (e *Engine) longestTold(downstream string) time.Duration {
+	d, _ := e.downstream(downstream)
+	return max(MaxLoan, d.RA.ValidLifetime)
 }
 
 // ownSysctl matches the variables that policy.Compile sets, sysctlValue what they can have been.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"uplinkd/internal/config"
 	"uplinkd/internal/kernel/fake"
@@ -150,4 +151,29 @@ func TestStartWithEditedLedger(t *testing.T) {
 			t.Errorf("on disk: %+v, %v", d, err)
 		}
 	})
+}
+
+// A ledger written while the clock was years ahead: what it calls stale is forgotten in time all the same.
+func TestLedgerOfTheFuture(t *testing.T) {
+	for lifetime, cap := range map[string]time.Duration{"": MaxLoan, "ra.valid_lifetime = \"3h\"\n": 3 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			kern, store := &fake.Kernel{Link: fakeLinks()}, newMemory()
+			store.files[ledgerFile] = []byte(`{"plan":{"announced":{"lan":[{"prefix":"2001:db8:ffff::/64","until":"2040-01-01T00:00:00Z"}]},` +
+				`"loans":{"lan":[{"client":"00:03:00:01:69:6e:6e:65:72:30:30:30:31","iaid":1,"prefix":"2001:db8:eeee::/64","until":"2040-01-01T00:00:00Z"}]}},` +
+				`"sysctls":{},"addresses":[],"borrowers":[{"downstream":"lan","client":"00:03:00:01:69:6e:6e:65:72:30:30:30:31","iaid":1,"via":"fe80::1:1","length":64,"until":"2040-01-01T00:00:00Z"}]}`)
+			e := start(t, kern, store, parse(t, fiber+lan+lifetime))
+			synctest.Wait()
+			if s := named(e.Snapshot().Site, "lan").Stale; len(s) != 2 {
+				t.Errorf("at first stale are %v", s)
+			}
+			pass(cap - time.Minute)
+			if s := named(e.Snapshot().Site, "lan").Stale; len(s) == 0 {
+				t.Errorf("stale is nothing before %s are over", cap)
+			}
+			pass(2 * time.Minute)
+			if s := named(e.Snapshot().Site, "lan").Stale; len(s) != 0 {
+				t.Errorf("after %s stale are %v", cap, s)
+			}
+		})
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/lifetime"
@@ -60,6 +61,7 @@ func (e *Engine) load() error {
 		e.opt.Log.Error("going on without parts of a damaged state file", "err", err)
 		e.repaired = true
 	}
+	e.saved.shorten(time.Now(), e.longestTold)
 	if e.saved.Sysctls == nil {
 		e.saved.Sysctls = map[string]string{}
 	}
