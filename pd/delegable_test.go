@@ -22,7 +22,7 @@ func TestUndelegable(t *testing.T) {
 		"64:ff9b::/64":       "overlaps the IPv4 Internet behind NAT64 64:ff9b::/96",
 		"64:ff9b:1::/48":     "outside of 2000::/3 and fc00::/7",
 		"100::/64":           "outside of 2000::/3 and fc00::/7",
-		"4000::/16":          "outside of 2000::/3 and fc00::/7",
+		"4000::/32":          "outside of 2000::/3 and fc00::/7",
 		"fec0::/48":          "outside of 2000::/3 and fc00::/7",
 		"::ffff:0:0/96":      "overlaps the IPv4-mapped addresses ::ffff:0:0/96",
 		"fe80::/64":          "overlaps link-local fe80::/10",
