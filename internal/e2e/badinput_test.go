@@ -196,8 +196,13 @@ var keptAs = regexp.MustCompile(`it is kept as ([^ "\\]+)`)
 // keptDamaged finds in the log under which name the damaged file is kept, and removes it, which ends the problem.
 func (s *site) keptDamaged(name, what string, content []byte) {
 	s.t.Helper()
-	log := s.daemon.Output()
-	m := keptAs.FindAllStringSubmatch(log, -1)
+	var log string
+	var m [][]string
+	s.eventually("a line in the log about "+name, func() (bool, string) { // status may know sooner
+		log = s.daemon.Output()
+		m = keptAs.FindAllStringSubmatch(log, -1)
+		return len(m) > 0, log
+	})
 	if len(m) != 1 || !strings.HasPrefix(m[0][1], name+".corrupt-") {
 		s.t.Errorf("%s %s: the log tells of %v:\n%s", name, what, m, log)
 		return
