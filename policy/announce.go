@@ -1,31 +1,36 @@
 package policy
 
 import (
-	"cmp"
-	"net/netip"
 	"slices"
 
 	"uplinkd/internal/config"
-	"uplinkd/internal/lifetime"
 )
 
-// announce fills in what the router advertisements of d say, and keeps the record of what hosts may still hold. Both also
-// where uplinkd sends none: another program announces the same then, and its hosts know the same.
-func (p *planner) announce(c config.Downstream, d *Downstream) {
-	var a Announcement
-	if c.Kind == config.Access {
-		a = p.announcement(c, d)
-	}
-	records := p.records(c, a)
-	for _, r := range records {
-		if !r.Until.IsForever() {
-			a.Prefixes = append(a.Prefixes, AnnouncedPrefix{Prefix: r.Prefix, Stale: true})
+// announce fills in what the router advertisements say, and keeps the record of what hosts may still hold. Both also where
+// uplinkd sends none: another program announces the same then, and its hosts know the same.
+func (p *planner) announce() {
+	for i, c := range p.cfg.Downstreams {
+		if c.Kind == config.Access {
+			p.site.Downstreams[i].Announce = p.announcement(c, &p.site.Downstreams[i])
 		}
 	}
-	a.Send = a.Send && len(a.Prefixes) > 0
-	keep(p.led.Announced, d.Name, records)
-	d.Announce = a
+	p.recordAnnounced()
+	for i := range p.site.Downstreams {
+		d := &p.site.Downstreams[i]
+		for _, r := range p.led.Announced[d.Name] {
+			if r.isStaleOn(d.Interface) {
+				d.Announce.Prefixes = append(d.Announce.Prefixes, AnnouncedPrefix{Prefix: r.Prefix, Stale: true})
+			}
+		}
+		d.Announce.Send = d.Announce.Send && d.hasToSay()
+	}
 }
+
+// Announces reports whether there are router advertisements on the interface of d because of it, or may be after a reload.
+func Announces(cfg *config.Config, d config.Downstream) bool { return d.Kind == config.Access }
+
+// hasToSay reports whether the announcement of d is worth a message.
+func (d Downstream) hasToSay() bool { return len(d.Announce.Prefixes) > 0 }
 
 // announcement is what is announced on d, without what is stale.
 func (p *planner) announcement(c config.Downstream, d *Downstream) Announcement {
@@ -80,44 +85,4 @@ func (p *planner) routes(c config.Downstream, d Downstream) (list []AnnouncedRou
 	}
 	slices.SortFunc(list, func(x, y AnnouncedRoute) int { return x.Prefix.Compare(y.Prefix) })
 	return list
-}
-
-// records returns the next ledger entry of a downstream: what is announced now, and what was and is not over yet.
-func (p *planner) records(c config.Downstream, a Announcement) (records []AnnouncedRecord) {
-	longest := cmp.Or(c.RA.ValidLifetime, longestLoan)
-	before := map[netip.Prefix]lifetime.Deadline{} // what is current, and until when hosts were told that it is valid
-	for _, x := range a.Prefixes {
-		before[x.Prefix] = lifetime.Deadline{}
-	}
-	for _, r := range p.led.Announced[c.Name] {
-		if _, current := before[r.Prefix]; current {
-			before[r.Prefix] = lifetime.Min(r.Until, r.Valid)
-			continue
-		}
-		if r.Until.IsForever() && !r.Prefix.Addr().IsPrivate() && p.unreported(c) { // a ULA prefix is no provider's
-			records = append(records, r)
-			continue
-		}
-		if r.Until.IsForever() {
-			r.Until = heldUntil(r.Valid, p.w.Now, longest)
-		}
-		if !r.Until.Over(p.w.Now) {
-			records = append(records, r)
-		}
-	}
-	slices.SortFunc(records, func(x, y AnnouncedRecord) int { return cmp.Or(y.Until.Compare(x.Until), x.Prefix.Compare(y.Prefix)) })
-	records = records[:min(len(records), maxStale)]
-	for _, x := range a.Prefixes {
-		records = append(records, AnnouncedRecord{Prefix: x.Prefix, Valid: toldValid(x.ValidUntil, before[x.Prefix], p.w.Now, longest), Until: lifetime.Forever()})
-	}
-	slices.SortFunc(records, func(x, y AnnouncedRecord) int { return x.Prefix.Compare(y.Prefix) })
-	return records
-}
-
-// unreported reports whether an uplink that c draws from has not reported yet: after a reboot it may delegate in a moment
-// what hosts still have. They are not told that it is over before that is known (promise 5).
-func (p *planner) unreported(c config.Downstream) bool {
-	return slices.ContainsFunc(p.cfg.Uplinks, func(u config.Uplink) bool {
-		return (len(c.From) == 0 || slices.Contains(c.From, u.Name)) && !p.w.Uplinks[u.Name].Reported
-	})
 }

@@ -27,9 +27,7 @@ func Plan(cfg *config.Config, w World, led Ledger) (Site, []Problem, Ledger) {
 	p.lend()
 	p.addresses()
 	p.loopback()
-	for i := range p.site.Downstreams {
-		p.announce(cfg.Downstreams[i], &p.site.Downstreams[i])
-	}
+	p.announce()
 	p.stale()
 	p.onLink()
 	p.forget()
@@ -79,7 +77,7 @@ func (p *planner) useULA() {
 }
 
 // forget drops ledger entries of uplinks and downstreams that the config no longer has. Numbers of uplinks stay: an uplink
-// that comes back gets its table back; and subnet ids likewise.
+// that comes back gets its table back; and subnet ids likewise. What was announced stays until its end.
 func (p *planner) forget() {
 	uplinks, downstreams := map[string]bool{}, map[string]bool{}
 	for _, u := range p.cfg.Uplinks {
@@ -91,7 +89,6 @@ func (p *planner) forget() {
 	only(p.led.Holds, uplinks)
 	only(p.led.Loopback, uplinks)
 	only(p.led.Had, downstreams)
-	only(p.led.Announced, downstreams)
 	only(p.led.Loans, downstreams)
 	only(p.led.Places, downstreams)
 	only(p.led.Duplicates, downstreams)

@@ -232,9 +232,10 @@ type Ledger struct {
 // on in which it is not, Until is the moment by which no host can hold it any more. Until then it is announced with
 // lifetimes 0 (RFC 9096 §3.5), also after a restart.
 type AnnouncedRecord struct {
-	Prefix netip.Prefix      `json:"prefix"`
-	Valid  lifetime.Deadline `json:"valid,omitzero"` // until when hosts were last told that it is, at most; zero: not known
-	Until  lifetime.Deadline `json:"until"`
+	Prefix    netip.Prefix      `json:"prefix"`
+	Interface string            `json:"interface,omitempty"` // on which; "" from older versions: that of the downstream
+	Valid     lifetime.Deadline `json:"valid,omitzero"`      // until when hosts were last told that it is, at most; zero: not known
+	Until     lifetime.Deadline `json:"until"`
 }
 
 // toldValid is the Valid of a record of what is told to be valid until valid, and was until before: hosts keep to the longer

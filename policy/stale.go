@@ -27,7 +27,7 @@ func (p *planner) stale() {
 			continue
 		}
 		for _, r := range p.led.Announced[d.Name] {
-			if !r.Until.IsForever() {
+			if r.isStaleOn(d.Interface) {
 				claims = append(claims, claim{i, r.Until, StalePrefix{Prefix: r.Prefix}})
 			}
 		}
