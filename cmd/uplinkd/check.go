@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -117,6 +118,7 @@ func warnings(cfg *config.Config, file string) (out config.Errors) {
 	}
 	warnOfPrefixes(cfg, warn)
 	warnOfUses(cfg, warn)
+	warnOfSubnets(cfg, warn)
 	warnOfNFT(cfg, warn)
 	if len(cfg.Downstreams) == 0 {
 		warn(config.Position{File: file, Line: 1, Column: 1}, "downstream",
@@ -168,6 +170,35 @@ func warnOfUses(cfg *config.Config, warn func(pos config.Position, path, format 
 				"add a section [downstream.NAME] with interface = %q and kind = \"access\", or give them a static default route", d.Interface, d.Interface)
 		}
 	}
+}
+
+// warnOfSubnets finds networks whose hosts get no addresses, and subnet numbers that do not exist.
+func warnOfSubnets(cfg *config.Config, warn func(pos config.Position, path, format string, args ...any)) {
+	vlans := vlanIDs()
+	for _, d := range cfg.Downstreams {
+		if d.Kind == config.Access && d.Length != 64 {
+			warn(d.Pos, "downstream."+d.Name, "no router advertisements are sent for subnets of length %d, since hosts could not make addresses of them (RFC 4862 §5.5.3): "+
+				"hosts need addresses from elsewhere; remove length to have 64", d.Length)
+		}
+		if id, exists := vlans[d.Interface]; d.Subnet == config.VLANSubnet && exists && id == 0 {
+			warn(d.Pos, "downstream."+d.Name, "interface %s is no VLAN interface, so subnet = \"vlan\" gives no subnet id; write a number, \"auto\" or \"hash\"", d.Interface)
+		}
+	}
+}
+
+// vlanIDs are the 802.1Q ids of this machine's interfaces, 0 for those that are no VLAN; empty if they cannot be read.
+func vlanIDs() map[string]uint16 {
+	kern, err := rtnl.Open()
+	if err != nil {
+		return nil
+	}
+	defer kern.Close()
+	links, _ := kern.Links(context.Background())
+	ids := map[string]uint16{}
+	for _, l := range links {
+		ids[l.Name] = l.VLAN
+	}
+	return ids
 }
 
 // warnOfNFT says what does not work without the program nft.

@@ -90,7 +90,9 @@ func (env *environment) cleanWith(cfg *config.Config, dry bool) error {
 		return err
 	}
 	report, err := engine.Clean(env.ctx, kern, state)
-	env.printOps(report.Done, "nothing to remove")
+	if len(report.Done) > 0 || err == nil && len(report.Failed)+len(report.Skipped) == 0 {
+		env.printOps(report.Done, "nothing to remove")
+	}
 	for _, f := range report.Failed {
 		err = errors.Join(err, f)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"uplinkd/internal/ctl"
@@ -61,7 +62,11 @@ func (p page) status(s ctl.Status) {
 	if s.ULA.IsValid() {
 		p.newline()
 		p.put(bold, "ULA prefix: ")
-		p.put(plain, s.ULA.String()+", beside what is delegated")
+		text := s.ULA.String()
+		if slices.ContainsFunc(s.Uplinks, func(u ctl.Uplink) bool { return !u.Unasked }) {
+			text += ", beside what is delegated"
+		}
+		p.put(plain, text)
 		p.newline()
 	}
 	for _, d := range s.Downstreams {
@@ -108,9 +113,7 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	if u.Client.Failure != "" {
 		p.field("last failure", u.Client.Failure)
 	}
-	if u.Client.Note != "" {
-		p.field("not given", u.Client.Note)
-	}
+	p.lack(u)
 	var rows [][]string
 	for _, g := range u.Delegations {
 		rows = append(rows, []string{g.Prefix.String(), preferredText(g.State, g.Preferred), "valid " + span(g.Valid.Seconds)})
@@ -118,7 +121,11 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	for _, line := range table(rows) {
 		p.field("delegation", line)
 	}
-	if len(rows) == 0 {
+	switch {
+	case len(rows) > 0:
+	case u.Unasked:
+		p.field("delegation", "none, and none is asked for (dhcpv6.prefixes)")
+	default:
 		p.field("delegation", "none")
 	}
 	for _, a := range u.Addresses {
@@ -132,6 +139,24 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	}
 }
 
+// lack writes why a lease lacks something that was asked for. An address is only a wish while there are prefixes, and many
+// providers have none to give: that is worth a few words, and no more for as long as the lease lives.
+func (p page) lack(u ctl.Uplink) {
+	note := u.Client.Note
+	switch {
+	case note == "":
+	case len(u.Delegations) > 0 && strings.Contains(note, "IA_NA") && !strings.Contains(note, "IA_PD"):
+		if _, code, ok := strings.Cut(note, "refused: "); ok {
+			code, _, _ = strings.Cut(code, " ")
+			p.field("address", "none by DHCPv6: "+code)
+			return
+		}
+		p.field("address", "none by DHCPv6")
+	default:
+		p.field("not given", note)
+	}
+}
+
 // preferredText is the state of a prefix, and for how long yet if it is preferred.
 func preferredText(state string, l ctl.Lifetime) string {
 	if state == string(policy.Preferred) {
@@ -142,8 +167,11 @@ func preferredText(state string, l ctl.Lifetime) string {
 
 func clientText(uplink string, c ctl.Client6, s ctl.Status) string {
 	text := c.State
-	if c.State == pd.StateReleased {
+	switch c.State {
+	case pd.StateReleased:
 		text += " (ask again: uplinkd renew " + uplink + ")"
+	case pd.StateRenewing, pd.StateRebinding:
+		text += ", bound"
 	}
 	if c.Since != nil {
 		text += " for " + since(*c.Since, s.Time)
@@ -151,7 +179,7 @@ func clientText(uplink string, c ctl.Client6, s ctl.Status) string {
 	if c.Received != nil {
 		text += ", lease last extended " + since(*c.Received, s.Time) + " ago"
 	}
-	if c.Renew != nil && c.Renew.Seconds > 0 {
+	if c.State == pd.StateBound && c.Renew != nil && c.Renew.Seconds > 0 {
 		text += ", renews in " + span(c.Renew.Seconds)
 	}
 	return text
@@ -190,6 +218,20 @@ func announcedText(a ctl.Announcement) string {
 		parts = append(parts, "captive portal "+a.Portal)
 	}
 	return strings.Join(parts, "; ")
+}
+
+// silence is why nothing is announced on d.
+func silence(d ctl.Downstream) string {
+	announced := func(n ctl.Subnet) bool { return n.Prefix.Bits() == 64 }
+	switch {
+	case !d.LinkUp:
+		return "the interface is missing or down"
+	case len(d.Subnets) == 0:
+		return "there is no subnet"
+	case !slices.ContainsFunc(d.Subnets, announced):
+		return "hosts can only use subnets of length 64 (RFC 4862)"
+	}
+	return "ra is off"
 }
 
 func (p page) problems(list []ctl.Problem) {

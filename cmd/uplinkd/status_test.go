@@ -105,6 +105,13 @@ func borrower(downstream string, iaid uint32, length uint8) policy.Borrower {
 	return policy.Borrower{Downstream: downstream, Client: innerRouter, IAID: iaid, Via: netip.MustParseAddr("fe80::77"), Length: length, Until: at(time.Hour)}
 }
 
+// otherBorrower has the link-local address of innerRouter, and another DUID.
+func otherBorrower() policy.Borrower {
+	b := borrower("inner", 4, 62)
+	b.Client = "\x00\x04\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef"
+	return b
+}
+
 func delegation(prefix string, preferred, valid time.Duration) policy.Granted {
 	return policy.Granted{Prefix: netip.MustParsePrefix(prefix), PreferredUntil: at(preferred), ValidUntil: at(valid)}
 }
@@ -154,7 +161,7 @@ func scenes() map[string]scene {
 		"kinds": {config: everyKind, links: []string{"wan0", "lan0", "tr0", "tr1"}, ready: true,
 			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Heard: heard, Told: pd.Info{DNS: dns}}},
 			clients: map[string]engine.ClientStatus{"fiber": boundClient(first)},
-			inner:   []policy.Borrower{borrower("inner", 1, 62), borrower("lan", 2, 0), borrower("lan", 3, 0)},
+			inner:   []policy.Borrower{borrower("inner", 1, 62), borrower("lan", 2, 0), borrower("lan", 3, 0), otherBorrower()},
 			ledger: policy.Ledger{Announced: map[string][]policy.AnnouncedRecord{"lan": {{Prefix: netip.MustParsePrefix("2001:db8:99::/64"), Until: at(time.Hour)}}},
 				Loans: map[string][]policy.LoanRecord{"inner": {{Client: innerRouter, IAID: 1, Prefix: netip.MustParsePrefix("2001:db8:99:fc::/62"), Until: at(40 * time.Minute)}}}}},
 		"no-lan": {config: "[uplink.fiber]\ninterface = \"wan0\"\n", links: []string{"wan0", "lo"}, ready: true,
@@ -171,10 +178,33 @@ func scenes() map[string]scene {
 			facts: map[string]policy.UplinkFacts{}, clients: map[string]engine.ClientStatus{"fiber": {State: "starting"}},
 			waiting: []kernel.Op{{Verb: kernel.Delete, Row: kernel.Address{Dev: "lan0", Prefix: netip.MustParsePrefix("2001:db8:3::1/64")}}},
 			more:    []policy.Problem{{Path: "kernel", Code: "read-failed", Message: "read routes: operation not permitted"}}},
+		"dead": {config: smallConfig, links: []string{"wan0", "lan0"}, ready: true,
+			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true}},
+			clients: map[string]engine.ClientStatus{"fiber": {State: "soliciting", Since: night.Add(-14 * time.Minute), Reported: true,
+				Failure: "Solicit: no server has answered 6 messages, trying on"}},
+			more: []policy.Problem{{Path: "uplink.fiber", Code: "no-prefix", Message: "Solicit: no server has answered 6 messages, trying on"}}},
+		"not-invited": {config: smallConfig + "\n[uplink.cable]\ninterface = \"wan1\"\ndhcpv6.start = \"ra\"\n", links: []string{"wan0", "wan1", "lan0"}, ready: true,
+			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Heard: heard}, "cable": {Reported: true}},
+			clients: map[string]engine.ClientStatus{"fiber": {State: "waiting for a router advertisement with the M or O flag", Since: night.Add(-14 * time.Minute)},
+				"cable": {State: "waiting for a router advertisement", Since: night.Add(-14 * time.Minute)}}},
+		"local": {config: "ula = \"fd12:3456:789a::/48\"\n[uplink.fiber]\ninterface = \"wan0\"\ndhcpv6 = { prefixes = [], address = \"never\" }\n[downstream.lan]\ninterface = \"lan0\"\n",
+			links: []string{"wan0", "lan0"}, ready: true, facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Heard: heard}},
+			clients: map[string]engine.ClientStatus{"fiber": {State: "informed", Since: hour, Reported: true}}},
+		"renewing": {config: smallConfig + "length = 72\n", links: []string{"wan0", "lan0"}, ready: true,
+			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Heard: heard}},
+			clients: map[string]engine.ClientStatus{"fiber": func() engine.ClientStatus {
+				c := boundClient(first)
+				c.State, c.Lease.Received = pd.StateRenewing, time.Time{}
+				c.Note = "Request: server 00:03:00:01:02:00:00:00:00:01 refused: NoAddrsAvail (none here) for IA_NA 0x00000102"
+				return c
+			}()},
+			ledger: policy.Ledger{Announced: map[string][]policy.AnnouncedRecord{"lan": {
+				{Prefix: netip.MustParsePrefix("2001:db8:97::/64"), Until: at(time.Hour)}, {Prefix: netip.MustParsePrefix("2001:db8:98::/64"), Until: at(20 * time.Minute)},
+				{Prefix: netip.MustParsePrefix("2001:db8:99::/64"), Until: at(84 * time.Minute)}}}}},
 		"forever": {config: smallConfig, links: []string{"wan0", "lan0"}, ready: true,
 			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Heard: policy.Heard{Routers: []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: lifetime.Forever()}}},
 				Delegations: []policy.Granted{{Prefix: netip.MustParsePrefix("2001:db8:100::/56"), PreferredUntil: lifetime.Forever(), ValidUntil: lifetime.Forever()}}}},
-			clients: map[string]engine.ClientStatus{"fiber": {State: "bound", Since: night.Add(-50 * time.Hour)}}},
+			clients: map[string]engine.ClientStatus{"fiber": {State: pd.StateBound, Since: night.Add(-50 * time.Hour)}}},
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"uplinkd/internal/config"
@@ -30,10 +31,14 @@ func (p page) downstream(d ctl.Downstream) {
 	for _, line := range table(rows) {
 		p.field(label, line)
 	}
-	p.service(d.AnyIP)
+	p.service(d)
 	p.loans(d)
 	if d.Kind == string(config.Access) {
-		p.field("announced", announcedText(d.Announced))
+		text := announcedText(d.Announced)
+		if !d.Announced.Send {
+			text += ", since " + silence(d)
+		}
+		p.field("announced", text)
 	}
 	p.former(d)
 }
@@ -84,7 +89,8 @@ func fromText(uplink string) string {
 }
 
 // service says which packets are a service's.
-func (p page) service(a *ctl.AnyIP) {
+func (p page) service(d ctl.Downstream) {
+	a := d.AnyIP
 	if a == nil {
 		return
 	}
@@ -99,6 +105,9 @@ func (p page) service(a *ctl.AnyIP) {
 		}
 	default:
 		text = "what is for its subnet"
+		if len(d.Subnets) == 0 {
+			text = "nothing, since it has no subnet"
+		}
 	}
 	if a.Nonlocal {
 		text += "; programs may bind to any address"
@@ -106,20 +115,42 @@ func (p page) service(a *ctl.AnyIP) {
 	p.field("takes", text)
 }
 
+// few is how many lines of one kind a page has at most for what is over: a provider that renumbers often leaves many.
+const few = 2
+
 func (p page) loans(d ctl.Downstream) {
+	clients := map[netip.Addr]string{} // the DUID behind a link-local address; "" if there are several
+	for _, l := range d.Loans {
+		if first, known := clients[l.Via]; known && first != l.Client {
+			clients[l.Via] = ""
+		} else {
+			clients[l.Via] = l.Client
+		}
+	}
 	var rows [][]string
 	for _, l := range d.Loans {
 		to := "to " + l.Via.String()
 		if l.Offered {
 			to = "offered " + to
 		}
+		if clients[l.Via] == "" {
+			to += " (…" + l.Client[max(0, len(l.Client)-len("00:00:01")):] + ")"
+		}
 		rows = append(rows, []string{l.Prefix.String(), fromText(l.Uplink), preferredText(l.State, l.Preferred), "valid " + span(l.Valid.Seconds), to})
 	}
 	for _, line := range table(rows) {
 		p.field("lent", line)
 	}
+	if len(d.Ended) > few {
+		longest := uint32(0)
+		for _, l := range d.Ended {
+			longest = max(longest, l.Until.Seconds)
+		}
+		p.field("lent before", fmt.Sprintf("%d prefixes; inner routers are told for another %s that they have them no more (all of them: --json)", len(d.Ended), span(longest)))
+		return
+	}
 	for _, l := range d.Ended {
-		p.field("lent before", fmt.Sprintf("%s to %s, which is told for %s that it has it no more", l.Prefix, shortDUID(l.Client), span(l.Until.Seconds)))
+		p.field("lent before", fmt.Sprintf("%s to %s, which is told for another %s that it has it no more", l.Prefix, shortDUID(l.Client), span(l.Until.Seconds)))
 	}
 }
 
@@ -134,6 +165,38 @@ func shortDUID(text string) string {
 
 // former writes what a downstream has no more.
 func (p page) former(d ctl.Downstream) {
+	lines := formerTexts(d)
+	if len(lines) <= few {
+		for _, text := range lines {
+			p.field("stale", text)
+		}
+		return
+	}
+	gone, longest := 0, uint32(0)
+	for _, o := range d.Old {
+		if o.Gone {
+			gone++
+		}
+		if o.Until != nil {
+			longest = max(longest, o.Until.Seconds)
+		}
+	}
+	text := fmt.Sprintf("%d old prefixes", len(lines))
+	switch gone {
+	case 0:
+	case len(lines):
+		text += ", all of them gone; who sends from them is told"
+	default:
+		text += fmt.Sprintf(", %d of them gone; who sends from these is told", gone)
+	}
+	if longest > 0 {
+		text += ", for another " + span(longest)
+	}
+	p.field("stale", text+" (all of them: --json)")
+}
+
+// formerTexts says of each prefix that a downstream has no more what becomes of it.
+func formerTexts(d ctl.Downstream) (lines []string) {
 	said := map[string]bool{}
 	for _, o := range d.Old {
 		said[o.Prefix.String()] = true
@@ -145,13 +208,14 @@ func (p page) former(d ctl.Downstream) {
 			text += ", behind " + o.Via.String()
 		}
 		if o.Until != nil {
-			text += ", for " + span(o.Until.Seconds) + " yet"
+			text += ", for another " + span(o.Until.Seconds)
 		}
-		p.field("stale", text)
+		lines = append(lines, text)
 	}
 	for _, s := range d.Announced.Stale {
 		if !said[s.String()] {
-			p.field("stale", s.String()+" (hosts are told to stop using it)")
+			lines = append(lines, s.String()+" (hosts are told to stop using it)")
 		}
 	}
+	return lines
 }

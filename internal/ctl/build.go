@@ -3,7 +3,6 @@ package ctl
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +28,9 @@ func StatusOf(s *engine.Snapshot, hooks []HookStatus, now time.Time) Status {
 	c := s.Counters
 	st.Counters = Counters{Reconciles: c.Steps, KernelWrites: c.Writes, KernelErrors: c.Failed, Events: c.Events, LastSeconds: c.LastStep.Seconds(),
 		LastChange: Took{c.LastTook.All.Seconds(), c.LastTook.Read.Seconds(), c.LastTook.Apply.Seconds()}}
+	if s.Ready {
+		st.Problems = append(st.Problems, routerless(st, s.Site, now)...)
+	}
 	st.Health, st.Summary = verdict(st, s.Ready)
 	return st
 }
@@ -53,7 +55,7 @@ func uplink(u policy.Uplink, c engine.ClientStatus, now time.Time) Uplink {
 
 func siteUplink(u policy.Uplink, now time.Time) Uplink {
 	out := Uplink{Name: u.Name, Interface: u.Interface, Up: u.Up, Reason: u.Reason, Table: u.Table, Metric: u.Metric, Gateway: u.Gateway,
-		Delegations: []Delegation{}, DNS: u.Told.DNS, Search: u.Told.DomainSearch, Told: u.Told, Config: u.Config}
+		Unasked: !u.PD, Delegations: []Delegation{}, DNS: u.Told.DNS, Search: u.Told.DomainSearch, Told: u.Told, Config: u.Config}
 	if u.Gateway.IsValid() {
 		out.GatewayLeft = new(LifetimeAt(u.GatewayUntil, now))
 	}
@@ -153,161 +155,6 @@ func announcement(a policy.Announcement, now time.Time) Announcement {
 			Valid:     min(p.ValidUntil.Seconds(now), uint32(p.ValidCap/time.Second))})
 	}
 	return out
-}
-
-func problems(list []policy.Problem, site policy.Site) []Problem {
-	out := []Problem{}
-	for _, p := range list {
-		var uplink policy.Uplink // the one that p is about, if it is about one
-		for _, u := range site.Uplinks {
-			if p.Path == "uplink."+u.Name {
-				uplink = u
-			}
-		}
-		out = append(out, Problem{Path: p.Path, Code: p.Code, Message: p.Message, Advice: advice(p, uplink)})
-	}
-	return out
-}
-
-// advice says what to do about findings whose message does not say it.
-func advice(p policy.Problem, uplink policy.Uplink) string {
-	switch p.Code {
-	case "no-interface":
-		return "correct interface in [" + p.Path + "] if the name is wrong (ip link lists them); when the interface appears, uplinkd goes on by itself"
-	case "subnet-id-too-large":
-		return "set subnet in [" + p.Path + "] to one of these numbers or to \"auto\", or ask the provider for a larger prefix with dhcpv6.length or dhcpv6.prefixes"
-	case "subnet-overlap":
-		return "give [" + p.Path + "] another subnet, or \"auto\""
-	case "pool-shrunk", "loan-full":
-		return "ask the provider for a larger prefix with dhcpv6.length or dhcpv6.prefixes, or set a longer length for what has a large part of it"
-	case "too-many-borrowers":
-		return "see what asks for prefixes there (tcpdump 'udp port 547'), or set dhcpv6.delegate = false in [" + p.Path + "]"
-	case "delegation-full":
-		return "ask the provider for a larger prefix with dhcpv6.length or dhcpv6.prefixes, or remove a downstream"
-	case "delegation-overlap":
-		return "two providers hand out the same addresses, or two uplinks reach the same provider: remove one of the uplinks"
-	case "address-overlap":
-		return "ask the provider of " + uplink.Name + ", or see who sends router advertisements there (rdisc6 " + uplink.Interface + "): what is not its own must not come from there"
-	case "read-failed":
-		return "uplinkd tries again by itself; it needs CAP_NET_ADMIN, and the journal has more: journalctl -u uplinkd"
-	case "apply-failed":
-		return "uplinkd tries again by itself with growing pauses; if an object of somebody else is in the way, remove it"
-	case "fighting":
-		return "find the other program (ip monitor shows when it writes; often systemd-networkd or a firewall script) and tell it to leave this alone"
-	case "no-prefix":
-		return "see what the provider answers: " + capture(uplink) + "; ask again now: uplinkd renew " + uplink.Name
-	case "lease-not-extended":
-		return "uplinkd goes on asking; see whether the provider answers: " + capture(uplink)
-	case "config-not-loaded":
-		return "uplinkd check shows every mistake; when it says ok: systemctl reload uplinkd"
-	case "unfiltered-uplink":
-		return "filters of nft and of ip6tables-nft are seen; if yours is made with ip6tables-legacy, which uplinkd cannot see, say so with anyip.unfiltered = true"
-	case "dhcpv6-server":
-		return "uplinkd tries again by itself; to have no DHCPv6 server there: dhcpv6 = \"off\" in [" + p.Path + "]"
-	case "not-saved":
-		return "make room in the state directory or correct its owner; until then a restart forgets the newest lease"
-	}
-	return ""
-}
-
-// capture is a command that shows the DHCPv6 messages of an uplink.
-func capture(u policy.Uplink) string {
-	return "tcpdump -ni " + u.Interface + " 'udp port 546 or udp port 547'"
-}
-
-// verdict sums up st in a word and a sentence.
-func verdict(st Status, ready bool) (Health, string) {
-	if !ready {
-		return Starting, strings.Join(append([]string{"the kernel has not followed yet"}, complaints(st)...), "; ")
-	}
-	usable, used := 0, 0
-	for _, u := range st.Uplinks {
-		for _, g := range u.Delegations {
-			if g.State == string(policy.Preferred) {
-				usable++
-			}
-		}
-	}
-	for _, d := range st.Downstreams {
-		if d.works() {
-			used++
-		}
-	}
-	bad := complaints(st)
-	switch {
-	case usable == 0:
-		return NoPrefix, strings.Join(append([]string{"nothing to number hosts with"}, bad...), "; ")
-	case len(bad) > 0:
-		return Degraded, strings.Join(bad, "; ")
-	}
-	return OK, fmt.Sprintf("%s up, %s, %s numbered", count(len(st.Uplinks), "uplink"), count(usable, "prefix"), count(used, "downstream"))
-}
-
-// complaints are what keeps st from being OK, the most important first.
-func complaints(st Status) (bad []string) {
-	said := map[string]bool{} // paths of what the headline names already
-	for _, u := range st.Uplinks {
-		text := ""
-		switch {
-		case !u.Up:
-			text = u.Name + " is down: " + u.Reason
-		case len(u.Delegations) == 0 && u.Client.State == pd.StateReleased:
-			text = u.Name + " has given its prefix back, uplinkd renew " + u.Name + " asks for one"
-		case len(u.Delegations) == 0:
-			text = u.Name + " has no prefix, the client is " + u.Client.State
-		case !anyPreferred(u.Delegations):
-			text = u.Name + " has only deprecated prefixes"
-		}
-		if text != "" {
-			bad, said["uplink."+u.Name] = append(bad, text), true
-		}
-	}
-	bad = append(bad, problemsInShort(st, said)...)
-	for _, h := range st.Hooks {
-		if !h.OK {
-			bad = append(bad, "hook "+h.Name+" fails")
-		}
-	}
-	return bad
-}
-
-// problemsInShort names the first problem whose subject the headline does not have yet, and says how many more there are.
-func problemsInShort(st Status, said map[string]bool) []string {
-	rest := slices.DeleteFunc(slices.Clone(st.Problems), func(p Problem) bool { return said[p.Path] })
-	switch len(rest) {
-	case 0:
-		return nil
-	case 1:
-		return []string{inShort(rest[0], st)}
-	}
-	return []string{inShort(rest[0], st) + " and " + count(len(rest)-1, "more problem")}
-}
-
-// inShort is a problem in a few words: "lan has no subnet: subnet id 300 does not fit".
-func inShort(p Problem, st Status) string {
-	subject := strings.TrimPrefix(strings.TrimPrefix(p.Path, "uplink."), "downstream.")
-	for _, d := range st.Downstreams {
-		if p.Path == "downstream."+d.Name && len(d.Subnets) == 0 && d.AnyIP.needsSubnet() {
-			subject += " has no subnet"
-		}
-	}
-	const most = 84 // characters, for one line with the rest of the headline
-	text, _, _ := strings.Cut(p.Message, "; ")
-	if r := []rune(text); len(r) > most {
-		if text, _, _ = strings.Cut(text, ": "); len([]rune(text)) > most {
-			text = string(r[:most]) + "…"
-		}
-	}
-	return subject + ": " + text
-}
-
-func anyPreferred(list []Delegation) bool {
-	for _, g := range list {
-		if g.State == string(policy.Preferred) {
-			return true
-		}
-	}
-	return false
 }
 
 func count(n int, noun string) string {

@@ -116,7 +116,7 @@ func TestHealth(t *testing.T) {
 			problem("downstream.lan", "a", "first")(s)
 			problem("downstream.lan", "b", "second")(s)
 			problem("kernel", "c", "third")(s)
-		}, []policy.Granted{granted}, nil, Degraded, "lan: first and 2 more problems"},
+		}, []policy.Granted{granted}, nil, Degraded, "lan: first; 2 more problems"},
 		{"only what is said already", func(s *engine.Snapshot) {
 			s.Site.Uplinks[0].Up, s.Site.Uplinks[0].Reason = false, "interface wan0 does not exist"
 			problem("uplink.fiber", "no-interface", "interface wan0 does not exist; see: ip link")(s)

@@ -70,7 +70,8 @@ type Uplink struct {
 	Metric      uint32       `json:"metric"`
 	Gateway     netip.Addr   `json:"gateway,omitzero"`
 	GatewayLeft *Lifetime    `json:"gateway_lifetime,omitempty"`
-	Client      Client6      `json:"client,omitzero"` // not in what hooks get
+	Client      Client6      `json:"client,omitzero"`           // not in what hooks get
+	Unasked     bool         `json:"no_prefix_asked,omitempty"` // dhcpv6.prefixes = []
 	Delegations []Delegation `json:"delegations"`
 	Addresses   []Leased     `json:"addresses,omitempty"` // of the router itself, by DHCPv6
 	Loopback    []Leased     `json:"loopback,omitempty"`  // of the router itself on lo, out of the delegations
