@@ -32,6 +32,7 @@ func (t *tasks) followServers(cfg *config.Config) (stops []running) {
 		if wanted[iface] != s.downstream {
 			delete(t.servers, iface)
 			stops = append(stops, s.running)
+			t.inherits[iface] = wanted[iface] != ""
 		}
 	}
 	t.config = cfg
@@ -65,8 +66,12 @@ func (t *tasks) startServers(keys map[string]keys) {
 	for iface, downstream := range lenders(t.config) {
 		if t.servers[iface] == nil {
 			t.servers[iface] = t.startServer(iface, downstream, keys[iface])
+			if t.inherits[iface] { // what was lent on another downstream, by a name that the engine does not know any more
+				t.servers[iface].server.Changed()
+			}
 		}
 	}
+	clear(t.inherits)
 	t.setServices()
 }
 
@@ -217,9 +222,13 @@ func union[T comparable](list, more []T) (all []T) {
 }
 
 // relent reports whether an inner router has to hear that what it holds has become another: a prefix has come or gone, or is
-// preferred no more, or ends earlier than it was told. Who has only just come, or has gone, need not be told.
+// preferred no more, or ends earlier than it was told. Who has only just come, or has gone, need not be told. When all have
+// gone at once, the downstream has ceased to lend; of the last one that leaves by itself the server has no key any more.
 func relent(was, is policy.Downstream, now time.Time) bool {
 	before, after := loansByIA(was), loansByIA(is)
+	if len(before) > 0 && len(after) == 0 {
+		return true
+	}
 	for _, r := range is.StaleLoans {
 		id := ia{r.Client, r.IAID}
 		if _, known := before[id]; known && after[id] == nil {

@@ -118,6 +118,7 @@ func TestRelent(t *testing.T) {
 		{"a second prefix", had(one), had(one, next), true},
 		{"renumbered", had(one), had(next), true},
 		{"withdrawn", had(one), gone, true},
+		{"the downstream lends no more", had(one, two), policy.Downstream{}, true},
 		{"withdrawn before", policy.Downstream{}, gone, false},
 		{"deprecated", had(one), had(old), true},
 		{"an offer", had(one), had(one, offered), false},

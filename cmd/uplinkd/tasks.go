@@ -38,6 +38,7 @@ type tasks struct {
 	uplinks     map[string]*uplinkTask
 	downstreams map[string]*downstreamTask
 	servers     map[string]*serverTask // by interface
+	inherits    map[string]bool        // interfaces whose server is to go on under another downstream's name
 	config      *config.Config         // that the servers follow
 	site        policy.Site            // likewise
 	links       map[string]kernel.Link
@@ -55,7 +56,7 @@ type downstreamTask struct {
 
 func newTasks(ctx context.Context, log *slog.Logger, state *store.Dir, duid pd.DUID, e *engine.Engine) *tasks {
 	return &tasks{ctx: ctx, log: log, store: state, duid: duid, engine: e, save: state.SaveIdentity, uplinks: map[string]*uplinkTask{},
-		downstreams: map[string]*downstreamTask{}, servers: map[string]*serverTask{}, config: &config.Config{}, links: map[string]kernel.Link{},
+		downstreams: map[string]*downstreamTask{}, servers: map[string]*serverTask{}, inherits: map[string]bool{}, config: &config.Config{}, links: map[string]kernel.Link{},
 		said: map[string]policy.Announcement{}, traces: map[string]*trace.Ring{}, ended: map[string]*client.Client{}}
 }
 
@@ -109,15 +110,12 @@ func (t *tasks) followDownstreams(cfg *config.Config, keys map[string]keys) {
 		return
 	}
 	for _, d := range cfg.Downstreams {
-		if announces(d) && t.downstreams[d.Name] == nil {
+		if policy.Announces(cfg, d) && t.downstreams[d.Name] == nil {
 			t.downstreams[d.Name] = t.startDownstream(d)
 		}
 	}
 	t.startServers(keys)
 }
-
-// announces reports whether there are router advertisements on d, or may be after a reload.
-func announces(d config.Downstream) bool { return d.Kind == config.Access }
 
 // obsolete takes out the tasks that cfg does not have in this form and returns them, to be stopped.
 func (t *tasks) obsolete(cfg *config.Config) (stops []running) {
@@ -134,18 +132,34 @@ func (t *tasks) obsolete(cfg *config.Config) (stops []running) {
 			stops = append(stops, task.running)
 		}
 	}
+	return append(append(stops, t.silenced(cfg)...), t.followServers(cfg)...)
+}
+
+// silence has hosts told that it is over with the announcements that cfg does not have. It comes before the engine follows
+// cfg: a sender that is to announce something else, or nothing, could not say what has ended.
+func (t *tasks) silence(cfg *config.Config) {
+	t.following.Lock()
+	defer t.following.Unlock()
+	t.mu.Lock()
+	stops := t.silenced(cfg)
+	maps.DeleteFunc(t.said, func(name string, _ policy.Announcement) bool { return t.downstreams[name] == nil }) // it was for another interface
+	t.mu.Unlock()
+	stopAll(stops)
+}
+
+// silenced takes out the senders that cfg does not have in this form and returns them, to be stopped. The caller holds t.mu.
+func (t *tasks) silenced(cfg *config.Config) (stops []running) {
 	for name, task := range t.downstreams {
-		kept := false
-		for _, d := range cfg.Downstreams {
-			kept = kept || d.Name == name && d.Interface == task.config.Interface && announces(d)
-		}
+		kept := slices.ContainsFunc(cfg.Downstreams, func(d config.Downstream) bool {
+			return d.Name == name && d.Interface == task.config.Interface && policy.Announces(cfg, d)
+		})
 		if !kept {
 			delete(t.downstreams, name)
-			task.sender.Final() // nobody announces here any more
+			task.sender.Final() // nobody announces here any more, or under another name
 			stops = append(stops, task.running)
 		}
 	}
-	return append(stops, t.followServers(cfg)...)
+	return stops
 }
 
 func (t *tasks) startDownstream(d config.Downstream) *downstreamTask {
