@@ -237,6 +237,7 @@ func (d *daemon) reload(ctx context.Context) error {
 	d.cfg, d.loaded = cfg, time.Now()
 	d.rejected.Store(nil)
 	d.hooks.Reload(cfg.Hooks)
+	d.tasks.silence(cfg)
 	// Once begun it is carried out, although the client that has asked for it may go away: engine and tasks follow one config.
 	err = d.engine.Reload(context.WithoutCancel(ctx), cfg)
 	d.tasks.follow(cfg)
