@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"time"
 
 	"uplinkd/internal/config"
 )
@@ -10,8 +11,12 @@ import (
 // uplinkd sends none: another program announces the same then, and its hosts know the same.
 func (p *planner) announce() {
 	for i, c := range p.cfg.Downstreams {
-		if c.Kind == config.Access {
-			p.site.Downstreams[i].Announce = p.announcement(c, &p.site.Downstreams[i])
+		d := &p.site.Downstreams[i]
+		switch {
+		case c.Kind == config.Access:
+			d.Announce = p.announcement(c, d)
+		case Announces(p.cfg, c):
+			d.Announce = p.routerOnly(c, d)
 		}
 	}
 	p.recordAnnounced()
@@ -27,10 +32,44 @@ func (p *planner) announce() {
 }
 
 // Announces reports whether there are router advertisements on the interface of d because of it, or may be after a reload.
-func Announces(cfg *config.Config, d config.Downstream) bool { return d.Kind == config.Access }
+// Inner routers that borrow from a pool have their default router from one; where a network shares the link with them, its
+// advertisements tell them.
+func Announces(cfg *config.Config, d config.Downstream) bool {
+	if d.Kind != config.Transit || d.Via.IsValid() {
+		return d.Kind == config.Access
+	}
+	for _, o := range cfg.Downstreams {
+		if o.Interface == d.Interface && o.Kind == config.Access {
+			return false
+		}
+	}
+	first := slices.IndexFunc(cfg.Downstreams, func(o config.Downstream) bool {
+		return o.Interface == d.Interface && o.Kind == config.Transit && !o.Via.IsValid()
+	})
+	return first >= 0 && cfg.Downstreams[first].Name == d.Name
+}
 
-// hasToSay reports whether the announcement of d is worth a message.
-func (d Downstream) hasToSay() bool { return len(d.Announce.Prefixes) > 0 }
+// hasToSay reports whether the announcement of d is worth a message: one without prefixes is to inner routers only.
+func (d Downstream) hasToSay() bool {
+	return len(d.Announce.Prefixes) > 0 || d.Kind == string(config.Transit)
+}
+
+// Advertisements to inner routers have the defaults of the config for networks.
+const (
+	transitRouterLifetime = 1800 * time.Second
+	transitMinInterval    = 200 * time.Second
+	transitMaxInterval    = 600 * time.Second
+)
+
+// routerOnly is what is announced on a link to inner routers: no prefix, since they number themselves out of what they
+// borrow, but the way out, and that DHCPv6 has more.
+func (p *planner) routerOnly(c config.Downstream, d *Downstream) Announcement {
+	out := slices.ContainsFunc(p.site.Uplinks, func(u Uplink) bool {
+		return u.Up && slices.ContainsFunc(d.Subnets, func(n Subnet) bool { return n.Uplink == u.Name })
+	})
+	return Announcement{Send: d.Link, Router: out, RouterLifetime: transitRouterLifetime, MinInterval: transitMinInterval,
+		MaxInterval: transitMaxInterval, Other: c.DHCPv6.Enabled}
+}
 
 // announcement is what is announced on d, without what is stale.
 func (p *planner) announcement(c config.Downstream, d *Downstream) Announcement {

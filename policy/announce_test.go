@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -77,5 +79,56 @@ func TestLoanRecordEndsWithWhatWasTold(t *testing.T) {
 		if want == 0 && len(stale) > 0 || want > 0 && (len(stale) != 1 || !stale[0].Until.Within(lifetime.After(epoch, uint32(want)), 0, later.Now)) {
 			t.Errorf("gone after %d s: %+v, want until %d", gone, stale, want)
 		}
+	}
+}
+
+// Who announces on a link: a network, else the first pool for inner routers; nobody where one router has it all.
+func TestAnnounces(t *testing.T) {
+	const pool, other = "[downstream.pool]\nkind = \"transit\"\ninterface = \"lan0\"\n", "[downstream.other]\nkind = \"transit\"\ninterface = \"lan0\"\n"
+	for _, tt := range []struct {
+		name, config string
+		want         []string
+	}{
+		{"a pool", pool, []string{"pool"}},
+		{"two pools", pool + other, []string{"pool"}},
+		{"beside a network", pool + network("lan", "lan0"), []string{"lan"}},
+		{"a network elsewhere", pool + network("lan", "lan1"), []string{"pool", "lan"}},
+		{"one router", pool + "via = \"fe80::2\"\n", nil},
+		{"one router and a pool", pool + "via = \"fe80::2\"\n" + other, []string{"other"}},
+		{"others", "[downstream.service]\nkind = \"service\"\n[downstream.reserve]\nkind = \"reserve\"\n", nil},
+	} {
+		cfg := configOf(t, fiberOnly+tt.config)
+		site, _, _ := Plan(cfg, fiberHas("2001:db8:1100::/56"), Ledger{})
+		var may, do []string
+		for i, d := range site.Downstreams {
+			if Announces(cfg, cfg.Downstreams[i]) {
+				may = append(may, d.Name)
+			}
+			if d.Announce.Send {
+				do = append(do, d.Name)
+			}
+		}
+		if !slices.Equal(may, tt.want) || !slices.Equal(do, tt.want) {
+			t.Errorf("%s: %v may announce and %v do, want %v", tt.name, may, do, tt.want)
+		}
+	}
+}
+
+// Inner routers are told of the way out while there is one, and go on hearing of the router when there is none.
+func TestRouterForInnerRouters(t *testing.T) {
+	cfg := configOf(t, fiberOnly+"[downstream.pool]\nkind = \"transit\"\ninterface = \"lan0\"\n")
+	w := fiberHas("2001:db8:1100::/56")
+	site, _, _ := Plan(cfg, w, Ledger{})
+	if a := site.Downstreams[0].Announce; !a.Send || !a.Router || !a.Other || len(a.Prefixes) > 0 || a.RouterLifetime != 1800*time.Second {
+		t.Errorf("bound: %+v", a)
+	}
+	if a := site.Without(func(string, netip.Prefix) bool { return true }).Downstreams[0].Announce; !a.Send || a.Router {
+		t.Errorf("the kernel refuses the delegation: %+v", a)
+	}
+	f := w.Uplinks["fiber"]
+	f.Heard = Heard{}
+	w.Uplinks["fiber"] = f
+	if site, _, _ = Plan(cfg, w, Ledger{}); !site.Downstreams[0].Announce.Send || site.Downstreams[0].Announce.Router {
+		t.Errorf("without a router: %+v", site.Downstreams[0].Announce)
 	}
 }

@@ -208,6 +208,7 @@ func (s Site) Without(drop func(downstream string, p netip.Prefix) bool) Site {
 		a := &s.Downstreams[i].Announce
 		a.Prefixes = slices.DeleteFunc(slices.Clone(a.Prefixes), func(x AnnouncedPrefix) bool { return !x.Stale && slices.Contains(lost, x.Prefix) })
 		a.Routes = slices.DeleteFunc(slices.Clone(a.Routes), func(r AnnouncedRoute) bool { return gone(r.Prefix) })
+		a.Router = a.Router && len(s.Downstreams[i].Subnets) > 0
 		a.Send = a.Send && s.Downstreams[i].hasToSay()
 	}
 	return s

@@ -27,7 +27,7 @@ type RuleBase struct {
 	Main   uint32 // rules.main, default 1000: from all lookup main suppress_prefixlength 0
 	OIF    uint32 // rules.oif, default 9000: +u: oif UPLINK lookup TABLE
 	From   uint32 // rules.from, default 10000: +u: from DELEGATION lookup TABLE
-	Strict uint32 // rules.strict, default 19999: from 2000::/3 iif DOWNSTREAM unreachable
+	Strict uint32 // rules.strict, default 19999: from 2000::/3 and fc00::/7 iif DOWNSTREAM unreachable
 }
 
 // Position is where a section or key stands, for messages: "uplinkd.toml:3:1". Line and column count from 1.

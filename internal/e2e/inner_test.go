@@ -17,17 +17,19 @@ import (
 // The tests of this file put another router behind the router: far - isp - router - inner - its host. The inner one gets
 // its prefixes from the DHCPv6 server of the downstream.
 
-// withInner is a /60 for inner routers, and beside it a network on the link to them: its router advertisements tell them of
-// the router.
-const withInner = `
+// transit is a /60 for inner routers; withInner has a network on the link to them beside it.
+const (
+	transit = `
 [downstream.transit]
 interface = "lan1"
 kind = "transit"
 length = 60
-
+`
+	withInner = transit + `
 [downstream.link]
 interface = "lan1"
 `
+)
 
 // nested is a site with an inner router, whose own site it is as well: its provider is the outer router.
 type nested struct {
@@ -103,7 +105,8 @@ func (n *nested) awaitLoan(within string) (found ctl.Loan) {
 // the outer router nor its death takes anything away.
 func TestInnerUplinkd(t *testing.T) {
 	for _, c := range []struct{ name, downstream string }{
-		{"transit", withInner},
+		{"transit", transit},
+		{"transit beside a network", withInner},
 		{"access", "[downstream.second]\ninterface = \"lan1\"\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
