@@ -117,7 +117,6 @@ func warnings(cfg *config.Config, file string) (out config.Errors) {
 		}
 	}
 	warnOfPrefixes(cfg, warn)
-	warnOfUses(cfg, warn)
 	warnOfSubnets(cfg, warn)
 	warnOfNFT(cfg, warn)
 	if len(cfg.Downstreams) == 0 {
@@ -156,18 +155,6 @@ func warnOfPrefixes(cfg *config.Config, warn func(pos config.Position, path, for
 		if !asks {
 			warn(d.Pos, "downstream."+d.Name, "no uplink that it draws on asks for a prefix, so that it is never numbered; "+
 				"remove dhcpv6.prefixes = [] from uplink.%s, or draw on another with from", first)
-		}
-	}
-}
-
-// warnOfUses finds transits whose inner routers get prefixes and nothing to tell them the way out.
-func warnOfUses(cfg *config.Config, warn func(pos config.Position, path, format string, args ...any)) {
-	for _, d := range cfg.Downstreams {
-		if d.Kind == config.Transit && !d.Via.IsValid() && !slices.ContainsFunc(cfg.Downstreams, func(o config.Downstream) bool {
-			return o.Interface == d.Interface && o.Kind == config.Access && o.RA.Enabled
-		}) {
-			warn(d.Pos, "downstream."+d.Name, "inner routers on %s borrow prefixes, but no router advertisement tells them of a default router; "+
-				"add a section [downstream.NAME] with interface = %q and kind = \"access\", or give them a static default route", d.Interface, d.Interface)
 		}
 	}
 }
