@@ -10,7 +10,6 @@ import (
 var (
 	anywhere6 = netip.MustParsePrefix("::/0")
 	global    = netip.MustParsePrefix("2000::/3")
-	unique    = netip.MustParsePrefix("fc00::/7") // local addresses (RFC 4193)
 )
 
 // metricAggregate is high enough that any route of the user's to part of a delegation wins, and below MetricLast.

@@ -30,10 +30,8 @@ func (c *compiler) downstream(d Downstream) {
 
 // strict is the end of the ladder of rules for what comes in at d. The site's own ULA prefix has its rule before.
 func (c *compiler) strict(d Downstream) {
-	why := kernel.Reason{Config: d.Config, Downstream: d.Name, Rule: "a global source that belongs to no delegation goes nowhere (BCP 38)"}
-	c.rule(kernel.Rule{Priority: c.site.Rules.Strict, From: global, IIF: d.Interface, Action: kernel.Unreachable, Reason: why})
-	why.Rule = "a local source of another site leaves through no uplink (RFC 4193 §4.3)"
-	c.rule(kernel.Rule{Priority: c.site.Rules.Strict, From: unique, IIF: d.Interface, Action: kernel.Unreachable, Reason: why})
+	c.rule(kernel.Rule{Priority: c.site.Rules.Strict, From: global, IIF: d.Interface, Action: kernel.Unreachable,
+		Reason: kernel.Reason{Config: d.Config, Downstream: d.Name, Rule: "a global source that belongs to no delegation goes nowhere (BCP 38)"}})
 }
 
 // subnet leads to the hosts of d, or to its inner router, and gives the router an address of its own. What of a pool is not

@@ -192,6 +192,10 @@ func TestClean(t *testing.T) {
 	show := func() string {
 		return ns.IP("-6 address show dev lan0 scope global") + ns.IP("-6 route show table all") + ns.IP("-6 rule") + sysctls()
 	}
+	netlab.Eventually(t, 10*time.Second, "the address of somebody else in use", func() (bool, string) {
+		routes := ns.IP("-6 route show table local") // it appears there a moment after the link is up
+		return strings.Contains(routes, "local 2001:db8:9::9 "), routes
+	})
 	before := show()
 	settled(t, ns, config)
 	if show() == before {

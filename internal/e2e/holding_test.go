@@ -46,8 +46,7 @@ func (h holding) text(downstreams ...string) string {
 		"rule pref 9001 from all iif wan0 lookup 1001 suppress_prefixlength 0 protocol 200",
 	}
 	for _, dev := range downstreams {
-		lines = append(lines, "rule pref 19999 from 2000::/3 iif "+dev+" unreachable protocol 200",
-			"rule pref 19999 from fc00::/7 iif "+dev+" unreachable protocol 200")
+		lines = append(lines, "rule pref 19999 from 2000::/3 iif "+dev+" unreachable protocol 200")
 	}
 	for _, a := range h.addresses {
 		lines = append(lines, fmt.Sprintf("address %s/128 dev wan0 valid_lft N preferred_lft N noprefixroute proto 200", a),
