@@ -68,6 +68,7 @@ const (
 // TestDUIDKinds goes through the kinds of dhcpv6.duid, over restarts.
 func TestDUIDKinds(t *testing.T) {
 	netlab.Need(t)
+	netlab.NeedFile(t, "/dev/net/tun")
 	ns := netlab.New(t).NS("router")
 	ns.IP("link add eth0 address 02:00:00:00:01:01 type veth peer name eth1 address 02:00:00:00:01:02")
 	ns.IP("tuntap add tun0 mode tun")
@@ -109,6 +110,7 @@ func duidKinds(t *testing.T) {
 // A router with nothing but PPP has no hardware address; one that gets its card later makes the DUID then.
 func TestDUIDWithoutHardware(t *testing.T) {
 	netlab.Need(t)
+	netlab.NeedFile(t, "/dev/net/tun")
 	ns := netlab.New(t).NS("router")
 	ns.IP("tuntap add tun0 mode tun")
 	ns.IP("link add eth0 address 02:00:00:00:01:01 type veth peer name eth1")

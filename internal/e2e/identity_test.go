@@ -113,25 +113,11 @@ func carry(from *os.File, to func([]byte)) {
 	}
 }
 
-// needTun skips the test where tun devices cannot be made: to users that are not root they are often forbidden.
-func needTun(t *testing.T) {
-	t.Helper()
-	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
-	switch {
-	case err == nil:
-		_ = f.Close()
-	case os.Getenv(netlab.Required) != "":
-		t.Fatalf("cannot make tun devices: %v", err)
-	default:
-		t.Skipf("cannot make tun devices: %v", err)
-	}
-}
-
 // TestIdentityWithoutMAC has an uplink without a MAC address, from which DUIDs and IAIDs are often made. The provider
 // must see the same client, whatever happens: a restart, another call, another name of the interface.
 func TestIdentityWithoutMAC(t *testing.T) {
 	t.Parallel()
-	needTun(t)
+	netlab.NeedFile(t, "/dev/net/tun")
 	s := newSite(t, false)
 	l := s.layLine()
 	l.call("wan0")

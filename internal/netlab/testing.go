@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 )
 
@@ -79,6 +80,23 @@ func NeedProgram(t TB, name, debianPackage string) {
 	if _, err := exec.LookPath(name); err != nil {
 		missing(t, fmt.Sprintf("no program %s: install the package %s", name, debianPackage))
 	}
+	if groups, _ := os.ReadFile("/proc/self/setgroups"); givesUpRoot[name] && strings.HasPrefix(string(groups), "deny") {
+		missing(t, name+" wants to give up root, and an ordinary user's namespace has no setgroups(2): run as root")
+	}
+}
+
+// givesUpRoot are programs that change to a user of their own when they are started by root.
+var givesUpRoot = map[string]bool{"dnsmasq": true, "tcpdump": true}
+
+// NeedFile skips the test where this process cannot open a device file for reading and writing.
+func NeedFile(t TB, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		missing(t, fmt.Sprintf("%v: run as root", err))
+		return
+	}
+	_ = f.Close()
 }
 
 // NeedRoot skips the test where the user is not root, nor root of a lab, and says what for.
