@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -362,21 +361,11 @@ func normalText(text string, prefixes ...netip.Prefix) string {
 	return strings.Join(lines, "\n")
 }
 
-// lentRoute leads to an inner router that has been lent something: it may have missed that it is over, and is told again
-// for as long as loans may last, which is longer than a test.
-var lentRoute = regexp.MustCompile(`(?m)^route 2001:db8:\S+/64 via fe80::ff:fe00:602 dev lan2 metric 255 proto 200$`)
-
 // nothingLeft waits until the kernel has for a prefix what a new daemon made for another one, and nothing else.
 func (s *site) nothingLeft(prefix netip.Prefix, was string) {
 	s.t.Helper()
 	netlab.Eventually(s.t, over, "nothing to be left over", func() (bool, string) {
 		now := s.normal(prefix)
-		if lentRoute.MatchString(now) { // what comes from there is answered as well
-			lines := slices.DeleteFunc(strings.Split(now, "\n"), func(line string) bool {
-				return lentRoute.MatchString(line) || anyTable.MatchString(line+"\n")
-			})
-			now = strings.Join(lines, "\n")
-		}
 		return now == was, fmt.Sprintf("got\n%s\nwant\n%s", now, was)
 	})
 }
