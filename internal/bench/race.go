@@ -130,6 +130,9 @@ func (t *track) start(ctx context.Context, c client, r *result, look bool) error
 	}
 	_ = p.Stop() // some end with another status than 0
 	r.cpu.addTime(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime())
+	if err := deserted(ctx, t.router); err != nil {
+		return fmt.Errorf("%w; it said:\n%s", err, p.Output())
+	}
 	if len(c.clean) > 0 {
 		t.router.Run(c.clean[0], c.clean[1:]...)
 	}
