@@ -162,5 +162,5 @@ type Report struct {
 // Scope says what the reader has to look at besides the rows that carry uplinkd's mark.
 type Scope struct {
 	Sysctls   []string  // names to read: those wanted and those in the ledger
-	Addresses []Address // ledger of addresses for kernels without IFA_PROTO (before 5.18)
+	Addresses []Address // ours also without the mark: on kernels without IFA_PROTO (before 5.18), and where Born is the same
 }

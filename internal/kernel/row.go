@@ -127,6 +127,11 @@ type Address struct {
 	Prefix                     netip.Prefix // address and length, not masked
 	PreferredUntil, ValidUntil lifetime.Deadline
 	Reason                     Reason
+
+	// Of addresses read from the kernel, no part of their identity:
+
+	Born     uint32 // when it was made, in 1/100 s since the boot (IFA_CACHEINFO): a change leaves that alone. 0: not known
+	Unmarked bool   // it is ours by Scope.Addresses alone, since somebody has changed it: a change without IFA_PROTO clears the mark
 }
 
 // Phase of each row type.
@@ -211,7 +216,7 @@ func (r Rule) Equal(Rule, time.Time) bool { return true }
 
 // Equal reports whether nothing has to be written to turn a into o at now.
 func (a Address) Equal(o Address, now time.Time) bool {
-	return a.Prefix == o.Prefix && a.PreferredUntil.Within(o.PreferredUntil, Tolerance, now) && a.ValidUntil.Within(o.ValidUntil, Tolerance, now)
+	return a.Prefix == o.Prefix && a.Unmarked == o.Unmarked && a.PreferredUntil.Within(o.PreferredUntil, Tolerance, now) && a.ValidUntil.Within(o.ValidUntil, Tolerance, now)
 }
 
 // Text is the assignment of sysctl(8).

@@ -71,10 +71,11 @@ type addressKey struct {
 	addr  netip.Addr
 }
 
-// marked is an address in the kernel: its length, which is not part of its identity, and its owner.
+// marked is an address in the kernel: its length, which is not part of its identity, its owner, and when it was made.
 type marked struct {
 	bits  int
 	proto uint8
+	born  uint32
 }
 
 func (a *applier) do(ctx context.Context, op kernel.Op) {
@@ -167,11 +168,13 @@ func (a *applier) encodeAddress(v kernel.Verb, r kernel.Address, index uint32) e
 		a.e.delAddress(r.Prefix, index, a.next())
 		return nil
 	case kernel.Replace:
-		old, ok := a.present[addressKey{index, r.Prefix.Addr()}]
+		key := addressKey{index, r.Prefix.Addr()}
+		old, ok := a.present[key]
+		born, adopted := a.k.adopted[key]
 		switch {
 		case a.unseen != nil:
 			return fmt.Errorf("look at the address to replace: %w", a.unseen)
-		case ok && a.k.caps.IFAProto && old.proto != kernel.Protocol:
+		case ok && a.k.caps.IFAProto && old.proto != kernel.Protocol && !(adopted && old.born == born):
 			return foreign(unix.EEXIST, r, old.proto, true)
 		case ok && old.bits != r.Prefix.Bits() && !r.ValidUntil.Over(now): // one that is over is refused below
 			a.e.delAddress(netip.PrefixFrom(r.Prefix.Addr(), old.bits), index, a.next())
@@ -194,7 +197,7 @@ func (k *Kernel) marks(ctx context.Context) (map[addressKey]marked, error) {
 	}
 	m := make(map[addressKey]marked, len(dumped))
 	for _, d := range dumped {
-		m[addressKey{d.index, d.row.Prefix.Addr()}] = marked{d.row.Prefix.Bits(), d.proto}
+		m[addressKey{d.index, d.row.Prefix.Addr()}] = marked{d.row.Prefix.Bits(), d.proto, d.row.Born}
 	}
 	return m, nil
 }

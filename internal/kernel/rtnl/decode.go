@@ -222,6 +222,9 @@ func decodeAddress(now time.Time) func([]byte) (address, bool, error) {
 				}
 				a.row.PreferredUntil = lifetime.After(now, native.Uint32(data))
 				a.row.ValidUntil = lifetime.After(now, native.Uint32(data[4:]))
+				if len(data) >= unix.SizeofIfaCacheinfo {
+					a.row.Born = native.Uint32(data[8:])
+				}
 			}
 			return err
 		})

@@ -23,9 +23,10 @@ type Kernel struct {
 	caps    Caps
 	options options
 
-	mu     sync.Mutex
-	conn   *conn
-	values values
+	mu      sync.Mutex
+	conn    *conn
+	values  values
+	adopted map[addressKey]uint32 // addresses that the last Read took for ours without the mark, and when they were made
 
 	duplicates duplicates
 	tables     tables
@@ -48,7 +49,7 @@ func Open() (*Kernel, error) {
 }
 
 func open(o options) (*Kernel, error) {
-	k := &Kernel{options: o, values: values{most: mostValues()}, tables: tables{first: make(chan struct{})}}
+	k := &Kernel{options: o, values: values{most: mostValues()}, tables: tables{first: make(chan struct{})}, adopted: map[addressKey]uint32{}}
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return nil, fmt.Errorf("ask for the kernel's version: %w", err)

@@ -21,6 +21,7 @@ func (k *Kernel) Read(ctx context.Context, scope kernel.Scope) (kernel.State, er
 		return kernel.State{}, err
 	}
 	defer k.mu.Unlock()
+	k.adopted = map[addressKey]uint32{}
 	return k.read(ctx, scope)
 }
 
@@ -116,15 +117,13 @@ func (k *Kernel) dumpAddresses(ctx context.Context, family uint8) ([]address, er
 	return dump(ctx, k.conn, unix.RTM_GETADDR, body, decodeAddress(time.Now()))
 }
 
-// readAddresses returns the addresses with our mark, or those of the ledger where the kernel has no marks.
+// readAddresses returns the addresses with our mark, and those of the ledger: where the kernel has no marks, and where
+// somebody has changed one, which puts his mark or none in the place of ours (RTM_NEWADDR writes it anew, also if it is left
+// out). That it is still the same address tells the time when it was made; one deleted and made anew by somebody else is his.
 func (k *Kernel) readAddresses(ctx context.Context, names *names, ledger []kernel.Address) ([]kernel.Address, error) {
-	type key struct {
-		dev  string
-		addr netip.Addr
-	}
-	ours := map[key]bool{}
+	known := map[netip.Addr][]kernel.Address{}
 	for _, a := range ledger {
-		ours[key{a.Dev, a.Prefix.Addr()}] = true
+		known[a.Prefix.Addr()] = append(known[a.Prefix.Addr()], a)
 	}
 	dumped, err := k.dumpAddresses(ctx, unix.AF_UNSPEC)
 	if err != nil {
@@ -132,7 +131,9 @@ func (k *Kernel) readAddresses(ctx context.Context, names *names, ledger []kerne
 	}
 	var rows []kernel.Address
 	for _, a := range dumped {
-		if k.caps.IFAProto && a.proto != kernel.Protocol {
+		marked := k.caps.IFAProto && a.proto == kernel.Protocol
+		records := known[a.row.Prefix.Addr()]
+		if !marked && len(records) == 0 {
 			continue
 		}
 		if a.row.Dev, err = names.of(a.index); errors.Is(err, unix.ENODEV) {
@@ -140,11 +141,24 @@ func (k *Kernel) readAddresses(ctx context.Context, names *names, ledger []kerne
 		} else if err != nil {
 			return nil, err
 		}
-		if k.caps.IFAProto || ours[key{a.row.Dev, a.row.Prefix.Addr()}] {
-			rows = append(rows, a.row)
+		if !marked {
+			if !slices.ContainsFunc(records, func(r kernel.Address) bool { return k.isRecord(r, a.row) }) {
+				continue
+			}
+			if k.caps.IFAProto {
+				a.row.Unmarked = true
+				k.adopted[addressKey{a.index, a.row.Prefix.Addr()}] = a.row.Born
+			}
 		}
+		rows = append(rows, a.row)
 	}
 	return rows, nil
+}
+
+// isRecord reports whether a, an address without our mark, is the one that the ledger has as r. Without a time a record counts
+// only where the kernel has no marks.
+func (k *Kernel) isRecord(r, a kernel.Address) bool {
+	return r.Dev == a.Dev && (r.Born == a.Born && r.Born != 0 || r.Born == 0 && !k.caps.IFAProto)
 }
 
 // Links dumps the interfaces with their usable IPv6 addresses, sorted by name. An address that has failed duplicate address
