@@ -34,6 +34,9 @@ func Compile(s Site) kernel.State {
 		for _, g := range u.Delegations {
 			c.delegation(u, g)
 		}
+		for _, r := range u.Withdrawn {
+			c.withdrawn(u, r.Prefix)
+		}
 	}
 	for _, d := range s.Downstreams {
 		c.downstream(d)

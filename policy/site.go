@@ -112,7 +112,8 @@ type Uplink struct {
 	Loopback     []Internal        `json:"loopback,omitempty"`  // addresses on lo out of the delegations (RFC 7084 WAA-7), sorted
 	Gateway      netip.Addr        `json:"gateway,omitzero"`
 	GatewayUntil lifetime.Deadline `json:"gateway_until,omitzero"`
-	Delegations  []Delegation      `json:"delegations"` // sorted by prefix
+	Delegations  []Delegation      `json:"delegations"`         // sorted by prefix
+	Withdrawn    []HeldRecord      `json:"withdrawn,omitempty"` // delegations taken back before their time, while they may still be routed here; sorted
 	Told         Told              `json:"told,omitzero"`
 	Config       string            `json:"config"` // "uplink.fiber (uplinkd.toml:1)"
 }
@@ -217,7 +218,7 @@ type Ledger struct {
 	Uplinks   map[string]uint32            `json:"uplinks"`   // uplink name → number u
 	Subnets   map[string]uint64            `json:"subnets"`   // downstream name → subnet id last used
 	Had       map[string][]netip.Prefix    `json:"had"`       // downstream name → its subnets of all delegations
-	Holds     map[string][]netip.Prefix    `json:"holds"`     // uplink name → delegations in use: nobody else gets what overlaps them
+	Holds     map[string][]HeldRecord      `json:"held"`      // uplink name → delegations in use, which nobody else gets, and those withdrawn
 	Loopback  map[string][]netip.Prefix    `json:"loopback"`  // uplink name → parts of delegations out of which lo has an address
 	Announced map[string][]AnnouncedRecord `json:"announced"` // downstream name → prefixes that hosts may still use
 	Loans     map[string][]LoanRecord      `json:"loans"`     // downstream name → prefixes that inner routers may still use
@@ -226,6 +227,14 @@ type Ledger struct {
 	// Duplicates are opaque addresses (RFC 7217) by downstream name that somebody else on the link turned out to have: the next
 	// one is tried for as long as these are remembered.
 	Duplicates map[string][]netip.Addr `json:"duplicates,omitempty"`
+}
+
+// HeldRecord is a delegation of an uplink. While it is in use, Until is Forever; once it has been taken back before its time,
+// it is the moment until which the provider may still route it here, for all that the router was told.
+type HeldRecord struct {
+	Prefix netip.Prefix      `json:"prefix"`
+	Valid  lifetime.Deadline `json:"valid"` // as the lease said last
+	Until  lifetime.Deadline `json:"until"`
 }
 
 // AnnouncedRecord is a prefix that was announced on a downstream. While it is current, Until is Forever; from the plan

@@ -46,26 +46,25 @@ func (p *planner) uplink(c config.Uplink) Uplink {
 			u.Leased = append(u.Leased, a)
 		}
 	}
-	p.led.Holds[c.Name] = nil
 	for _, g := range facts.Delegations {
-		if g.ValidUntil.Over(p.w.Now) || slices.Contains(p.led.Holds[c.Name], g.Prefix) {
+		if g.ValidUntil.Over(p.w.Now) || u.holds(g.Prefix) {
 			continue
 		}
 		if other, overlaps := p.use(g.Prefix, u.Name); overlaps {
 			p.problem("uplink."+c.Name, "delegation-overlap", "%s overlaps %s, so it is not used: sources in it would belong to two delegations", g.Prefix, other)
 			continue
 		}
-		p.led.Holds[c.Name] = append(p.led.Holds[c.Name], g.Prefix)
 		u.Delegations = append(u.Delegations, Delegation{Prefix: g.Prefix, Exclude: g.Exclude, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil,
 			State: stateAt(g, p)})
 	}
 	supersede(u.Delegations, facts.Delegations)
 	slices.SortFunc(u.Delegations, func(a, b Delegation) int { return a.Prefix.Compare(b.Prefix) })
-	slices.SortFunc(p.led.Holds[c.Name], netip.Prefix.Compare)
-	if len(p.led.Holds[c.Name]) == 0 {
-		delete(p.led.Holds, c.Name)
-	}
+	p.recordHeld(&u, facts.Reported)
 	return u
+}
+
+func (u Uplink) holds(q netip.Prefix) bool {
+	return slices.ContainsFunc(u.Delegations, func(g Delegation) bool { return g.Prefix == q })
 }
 
 // maxOwn bounds the router's own addresses on an uplink that get a rule each.
@@ -76,7 +75,8 @@ const maxOwn = 16
 func (p *planner) useHeld() {
 	for _, c := range p.cfg.Uplinks {
 		for _, g := range p.w.Uplinks[c.Name].Delegations {
-			if !g.ValidUntil.Over(p.w.Now) && slices.Contains(p.before.Holds[c.Name], g.Prefix) {
+			inUse := func(r HeldRecord) bool { return r.Prefix == g.Prefix && r.Until.IsForever() }
+			if !g.ValidUntil.Over(p.w.Now) && slices.ContainsFunc(p.before.Holds[c.Name], inUse) {
 				p.use(g.Prefix, c.Name)
 			}
 		}

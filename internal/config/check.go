@@ -14,6 +14,7 @@ func (p *parser) check() {
 		s := p.downstreams[i]
 		p.checkFrom(d, s)
 		p.checkRA(d, s)
+		p.checkPoolRA(i)
 		p.checkFits(d, s)
 		for j := range i {
 			p.checkOverlap(d, s, p.config.Downstreams[j], p.downstreams[j])
@@ -22,7 +23,7 @@ func (p *parser) check() {
 }
 
 // checkRules keeps the priorities apart and in the order in which the routing policy needs them: services by interface or
-// mark, specific routes of main, sockets bound to an uplink, sources, and what is left.
+// mark, specific routes of main, sockets bound to an uplink, sources, sources that are withdrawn, and what is left.
 func (p *parser) checkRules() {
 	rules := p.config.RuleBase
 	order := []struct {
@@ -33,6 +34,7 @@ func (p *parser) checkRules() {
 		{"main", rules.Main, rules.Main},
 		{"oif", rules.OIF + 1, rules.OIF + MaxUplinks},
 		{"from", rules.From + 1, rules.From + MaxUplinks},
+		{"withdrawn", rules.Withdrawn + 1, rules.Withdrawn + MaxUplinks},
 		{"strict", rules.Strict, rules.Strict},
 	}
 	for i := 1; i < len(order); i++ {
@@ -132,7 +134,7 @@ func (p *parser) uplink(name string) (Uplink, bool) {
 
 func (p *parser) checkRA(d Downstream, s *section) {
 	ra := d.RA
-	if s.find("ra.enabled") != nil && ra.Enabled && d.Length != 64 {
+	if d.Kind == Access && s.find("ra.enabled") != nil && ra.Enabled && d.Length != 64 {
 		s.fail(s.at("ra.enabled"), "ra.enabled", "router advertisements are only sent for subnets of length 64, and this one has length %d (RFC 4862 §5.5.3)", d.Length)
 	}
 	if ra.RouterLifetime != 0 && ra.RouterLifetime < ra.MaxInterval {
@@ -145,6 +147,22 @@ func (p *parser) checkRA(d Downstream, s *section) {
 	}
 	if ra.ValidLifetime < ra.PreferredLifetime {
 		s.fail(s.at("ra.valid_lifetime"), "ra.valid_lifetime", "%s is shorter than ra.preferred_lifetime (%s)", span(ra.ValidLifetime), span(ra.PreferredLifetime))
+	}
+}
+
+// checkPoolRA refuses ra of a pool that has none, because the router advertisements on its link are those of another: of the
+// network there, else of the first pool.
+func (p *parser) checkPoolRA(i int) {
+	d, s := p.config.Downstreams[i], p.downstreams[i]
+	n := s.find("ra")
+	if d.Kind != Transit || d.Via.IsValid() || n == nil {
+		return
+	}
+	for j, o := range p.config.Downstreams {
+		if o.Interface == d.Interface && (o.Kind == Access || o.Kind == Transit && !o.Via.IsValid() && j < i) {
+			s.fail(n.key, "ra", "router advertisements on %s are those of %s (%v); remove this, or set ra there", quote(d.Interface), p.downstreams[j].path, o.Pos)
+			return
+		}
 	}
 }
 

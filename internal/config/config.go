@@ -23,11 +23,12 @@ type Config struct {
 // RuleBase holds the priorities of uplinkd's routing rules (ip-rule(8) "pref"); see facts on multihoming for who else
 // uses which range. Each may be set in the config's [rules] section.
 type RuleBase struct {
-	AnyIP  uint32 // rules.anyip, default 500: iif INTERFACE or fwmark MARK lookup TableBase, for services by interface or mark
-	Main   uint32 // rules.main, default 1000: from all lookup main suppress_prefixlength 0
-	OIF    uint32 // rules.oif, default 9000: +u: oif UPLINK lookup TABLE
-	From   uint32 // rules.from, default 10000: +u: from DELEGATION lookup TABLE
-	Strict uint32 // rules.strict, default 19999: from 2000::/3 and fc00::/7 iif DOWNSTREAM unreachable
+	AnyIP     uint32 // rules.anyip, default 500: iif INTERFACE or fwmark MARK lookup TableBase, for services by interface or mark
+	Main      uint32 // rules.main, default 1000: from all lookup main suppress_prefixlength 0
+	OIF       uint32 // rules.oif, default 9000: +u: oif UPLINK lookup TABLE
+	From      uint32 // rules.from, default 10000: +u: from DELEGATION lookup TABLE
+	Withdrawn uint32 // rules.withdrawn, default 12000: +u: from DELEGATION unreachable
+	Strict    uint32 // rules.strict, default 19999: from 2000::/3 and fc00::/7 iif DOWNSTREAM unreachable
 }
 
 // Position is where a section or key stands, for messages: "uplinkd.toml:3:1". Line and column count from 1.

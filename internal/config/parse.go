@@ -19,8 +19,8 @@ type File struct {
 const (
 	MaxFileSize = 1 << 20 // bytes of one file
 
-	// MaxUplinks bounds the number u of an uplink: tables and priorities are base+u, and the default bases, 9000, 10000
-	// and 19999, lie at least 999 apart.
+	// MaxUplinks bounds the number u of an uplink: tables and priorities are base+u, and the default bases, 9000, 10000,
+	// 12000 and 19999, lie at least 999 apart.
 	MaxUplinks = 512
 
 	// maxSections bounds downstreams and hooks; downstreams are compared in pairs.
@@ -190,11 +190,12 @@ func (p *parser) readRules(root *section) {
 	priority := integer[uint32](1, 32765)
 	p.rules = p.section("rules", n)
 	p.config.RuleBase = RuleBase{
-		AnyIP:  get(p.rules, "anyip", 500, priority),
-		Main:   get(p.rules, "main", 1000, priority),
-		OIF:    get(p.rules, "oif", 9000, priority),
-		From:   get(p.rules, "from", 10000, priority),
-		Strict: get(p.rules, "strict", 19999, priority),
+		AnyIP:     get(p.rules, "anyip", 500, priority),
+		Main:      get(p.rules, "main", 1000, priority),
+		OIF:       get(p.rules, "oif", 9000, priority),
+		From:      get(p.rules, "from", 10000, priority),
+		Withdrawn: get(p.rules, "withdrawn", 12000, priority),
+		Strict:    get(p.rules, "strict", 19999, priority),
 	}
 }
 

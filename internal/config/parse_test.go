@@ -50,7 +50,7 @@ func TestDefaults(t *testing.T) {
 		StateDir:  "/var/lib/uplinkd",
 		RunDir:    "/run/uplinkd",
 		TableBase: 1000,
-		RuleBase:  RuleBase{AnyIP: 500, Main: 1000, OIF: 9000, From: 10000, Strict: 19999},
+		RuleBase:  RuleBase{AnyIP: 500, Main: 1000, OIF: 9000, From: 10000, Withdrawn: 12000, Strict: 19999},
 		Uplinks: []Uplink{{
 			Name: "fiber", Interface: "wan0", Metric: 1000,
 			DHCPv6: defaultDHCPv6,
@@ -79,7 +79,8 @@ anyip = 1
 main = 2
 oif = 100
 from = 700
-strict = 1300
+withdrawn = 1300
+strict = 1900
 [uplink."dsl.7"]
 interface = "ppp0"
 metric = 0x10
@@ -133,11 +134,11 @@ ra.mtu = 1280
 	want := &Config{
 		StateDir: "/srv/state", RunDir: "/srv/run", TableBase: 5000,
 		ULA:      ULA{Prefix: netip.MustParsePrefix("fd12:3456:789a::/48")},
-		RuleBase: RuleBase{AnyIP: 1, Main: 2, OIF: 100, From: 700, Strict: 1300},
+		RuleBase: RuleBase{AnyIP: 1, Main: 2, OIF: 100, From: 700, Withdrawn: 1300, Strict: 1900},
 		Uplinks: []Uplink{
 			{Name: "dsl.7", Interface: "ppp0", Metric: 16, DHCPv6: DHCPv6{
 				Prefixes: []PrefixWish{{Length: 48}}, Address: AddressNever, Release: true, ReportAfter: time.Minute, Prefer: "largest",
-				Start: StartRA, DUID: "uuid", IAID: new(uint32(7)), Auth: make([]byte, 11), Request: []uint16{17, 0xfde8}, DSCP: 48, Priority: 6}, Pos: Position{"uplinkd.toml", 12, 1}},
+				Start: StartRA, DUID: "uuid", IAID: new(uint32(7)), Auth: make([]byte, 11), Request: []uint16{17, 0xfde8}, DSCP: 48, Priority: 6}, Pos: Position{"uplinkd.toml", 13, 1}},
 			{Name: "fiber", Interface: "wan0", Metric: 1000, DHCPv6: defaultDHCPv6,
 				Pos: Position{"conf.d/guest.toml", 2, 1}},
 		},

@@ -227,6 +227,11 @@ func deadlines(s policy.Site, led policy.Ledger, borrowers []policy.Borrower) (d
 			ds = append(ds, r.Until)
 		}
 	}
+	for _, records := range led.Holds {
+		for _, r := range records {
+			ds = append(ds, r.Until)
+		}
+	}
 	for _, records := range led.Loans {
 		for _, r := range records {
 			ds = append(ds, r.Until)

@@ -24,10 +24,13 @@ import (
 func (d *durable) sound() error {
 	var a audit
 	d.Plan.Uplinks = a.numbers(d.Plan.Uplinks)
-	for name, lists := range map[string]map[string][]netip.Prefix{"had": d.Plan.Had, "holds": d.Plan.Holds, "loopback": d.Plan.Loopback} {
+	for name, lists := range map[string]map[string][]netip.Prefix{"had": d.Plan.Had, "loopback": d.Plan.Loopback} {
 		for owner, list := range lists {
 			lists[owner] = keepSound(&a, name+" of "+owner, list, checkPrefix)
 		}
+	}
+	for owner, list := range d.Plan.Holds {
+		d.Plan.Holds[owner] = keepSound(&a, "held by "+owner, list, func(r policy.HeldRecord) error { return checkPrefix(r.Prefix) })
 	}
 	for owner, list := range d.Plan.Announced {
 		d.Plan.Announced[owner] = keepSound(&a, "announced on "+owner, list, func(r policy.AnnouncedRecord) error { return checkPrefix(r.Prefix) })
@@ -67,6 +70,11 @@ func (d *durable) shorten(now time.Time, longest func(downstream string) time.Du
 	for name, list := range d.Plan.Loans {
 		for i := range list {
 			list[i].Until = limit(name, list[i].Until)
+		}
+	}
+	for _, list := range d.Plan.Holds {
+		for i := range list {
+			list[i].Until = limit("", list[i].Until)
 		}
 	}
 }

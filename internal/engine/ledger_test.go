@@ -34,10 +34,10 @@ var believed = map[string]struct{ disk, left, found string }{
 		left: "sysctls=1", found: `sysctls: "../../../etc/x" = "1" is none that uplinkd sets; sysctls: "net.ipv6.conf.wan0.accept_ra" = "1\n2" is none ` +
 			`that uplinkd sets; sysctls: "net.ipv6.conf.wan0.disable_ipv6" = "1" is none that uplinkd sets`},
 	"routes to everything": {
-		disk: `{"plan":{"had":{"lan":["::/0","2001:db8::/64"]},"holds":{"a":["10.0.0.0/8"]},"loopback":{"a":["fe80::/64"]},` +
+		disk: `{"plan":{"had":{"lan":["::/0","2001:db8::/64"]},"held":{"a":[{"prefix":"10.0.0.0/8","until":"forever"},{"prefix":"2001:db8::/48","until":"2036-01-01T00:00:00Z"}]},"loopback":{"a":["fe80::/64"]},` +
 			`"announced":{"lan":[{"prefix":"::/0","until":"2036-01-01T00:00:00Z"},{"prefix":"2001:db8::1/64","until":"forever"}]}}}`,
-		left: "had=1", found: `"announced on lan": 2001:db8::1/64 cannot be a prefix of a provider or a site; "announced on lan": ::/0 cannot be a prefix of a provider or a site; ` +
-			`"had of lan": ::/0 cannot be a prefix of a provider or a site; "holds of a": 10.0.0.0/8 cannot be a prefix of a provider or a site; ` +
+		left: "had=1 held=1", found: `"announced on lan": 2001:db8::1/64 cannot be a prefix of a provider or a site; "announced on lan": ::/0 cannot be a prefix of a provider or a site; ` +
+			`"had of lan": ::/0 cannot be a prefix of a provider or a site; "held by a": 10.0.0.0/8 cannot be a prefix of a provider or a site; ` +
 			`"loopback of a": fe80::/64 is not global`},
 	"loans and addresses": {
 		disk: `{"plan":{"loans":{"lan":[{"prefix":"ff02::/64","until":"forever"}]},"places":{"lan":[{"length":200},{"length":60,"prefixes":["::/0"]},{"length":60}]}},` +
@@ -86,7 +86,7 @@ func contents(d durable) string {
 		}
 	}
 	count("had", len(d.Plan.Had["lan"]))
-	count("holds", len(d.Plan.Holds["a"]))
+	count("held", len(d.Plan.Holds["a"]))
 	count("loopback", len(d.Plan.Loopback["a"]))
 	count("announced", len(d.Plan.Announced["lan"]))
 	count("loans", len(d.Plan.Loans["lan"]))

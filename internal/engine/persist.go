@@ -162,8 +162,8 @@ func (e *Engine) copyLedger() *durable {
 	return &d
 }
 
-// sameLedger reports whether the disk may stay as it is. Until when hosts and inner routers were told that something is valid
-// moves with each Renew; the lease is written then, and that will do (see extend).
+// sameLedger reports whether the disk may stay as it is. Until when the router, hosts and inner routers were told that
+// something is valid moves with each Renew; the lease is written then, and that will do (see extend).
 func sameLedger(a, b policy.Ledger) bool {
 	announced := func(x, y policy.AnnouncedRecord) bool {
 		x.Valid, y.Valid = lifetime.Deadline{}, lifetime.Deadline{}
@@ -173,10 +173,14 @@ func sameLedger(a, b policy.Ledger) bool {
 		x.Valid, y.Valid = lifetime.Deadline{}, lifetime.Deadline{}
 		return x == y
 	}
-	if !sameLists(a.Announced, b.Announced, announced) || !sameLists(a.Loans, b.Loans, lent) {
+	held := func(x, y policy.HeldRecord) bool {
+		x.Valid, y.Valid = lifetime.Deadline{}, lifetime.Deadline{}
+		return x == y
+	}
+	if !sameLists(a.Announced, b.Announced, announced) || !sameLists(a.Loans, b.Loans, lent) || !sameLists(a.Holds, b.Holds, held) {
 		return false
 	}
-	a.Announced, b.Announced, a.Loans, b.Loans = nil, nil, nil, nil
+	a.Announced, b.Announced, a.Loans, b.Loans, a.Holds, b.Holds = nil, nil, nil, nil, nil, nil
 	return reflect.DeepEqual(a, b)
 }
 
@@ -184,7 +188,7 @@ func sameLists[T any](a, b map[string][]T, same func(x, y T) bool) bool {
 	return maps.EqualFunc(a, b, func(x, y []T) bool { return slices.EqualFunc(x, y, same) })
 }
 
-// extend brings the ledger up to what hosts and inner routers have been told since it was written, as far as a stored lease
+// extend brings the ledger up to what the router, hosts and inner routers have been told since it was written, as far as a stored lease
 // knows it. Where there is none any more, the record knows no end.
 func (e *Engine) extend() {
 	valid := func(part netip.Prefix, was lifetime.Deadline) lifetime.Deadline {
@@ -206,6 +210,11 @@ func (e *Engine) extend() {
 		}
 	}
 	for _, list := range e.ledger.Loans {
+		for i := range list {
+			list[i].Valid = valid(list[i].Prefix, list[i].Valid)
+		}
+	}
+	for _, list := range e.ledger.Holds {
 		for i := range list {
 			list[i].Valid = valid(list[i].Prefix, list[i].Valid)
 		}

@@ -137,7 +137,7 @@ func (w walker) visit(p place) string {
 const innerRouter pd.DUID = "\x00\x03\x00\x01\x02\x00\x00\x00\x00\x77"
 
 // text is what the kernel holds, with the sysctls that are wanted and without what depends on where the site has been:
-// routes to hosts that may still use an old prefix, and the nft table that answers them.
+// routes to hosts that may still use an old prefix, the nft table that answers them, and what keeps it from looping.
 func (w walker) text() string {
 	w.t.Helper()
 	scope := kernel.Scope{}
@@ -152,6 +152,13 @@ func (w walker) text() string {
 		state.Routes = slices.DeleteFunc(state.Routes, func(r kernel.Route) bool {
 			return slices.ContainsFunc(d.Stale, func(s policy.StalePrefix) bool { return s.Prefix == r.Dst && r.Dev == d.Interface })
 		})
+	}
+	for _, u := range w.e.Snapshot().Site.Uplinks {
+		withdrawn := func(p netip.Prefix) bool {
+			return slices.ContainsFunc(u.Withdrawn, func(r policy.HeldRecord) bool { return r.Prefix == p })
+		}
+		state.Routes = slices.DeleteFunc(state.Routes, func(r kernel.Route) bool { return r.Table == u.Table && withdrawn(r.Dst) })
+		state.Rules = slices.DeleteFunc(state.Rules, func(r kernel.Rule) bool { return r.Action == kernel.Unreachable && withdrawn(r.From) })
 	}
 	state.Tables = nil
 	return state.Text(time.Now())
