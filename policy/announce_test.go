@@ -82,6 +82,29 @@ func TestLoanRecordEndsWithWhatWasTold(t *testing.T) {
 	}
 }
 
+// A loan ends with what the inner router was told last: no later than its delegation, and 5400 s from now in any case.
+func TestLoanEndsWithWhatWasTold(t *testing.T) {
+	for asked, want := range map[int]int{1000: 1000, 9000: 4000, 90000: 4000} {
+		w := fiberHas("2001:db8:1100::/56")
+		w.ULA = netip.MustParsePrefix("fd12:3456:789a::/48")
+		w.Borrowers = []Borrower{inner("lan", "fe80::2", 1, 64)}
+		w.Borrowers[0].Until = lifetime.After(epoch, uint32(asked))
+		site, _, _ := Plan(configOf(t, smallest), w, Ledger{})
+		for _, l := range site.Downstreams[0].Loans {
+			end := want
+			if l.Uplink == "" {
+				end = min(asked, 5400)
+			}
+			if got := l.Until.Seconds(epoch); got != uint32(end) {
+				t.Errorf("asked for until %d: %s ends after %d s, want %d", asked, l.Prefix, got, end)
+			}
+		}
+		if n := len(site.Downstreams[0].Loans); n != 2 {
+			t.Errorf("%d loans, want one of the delegation and one of the ULA prefix", n)
+		}
+	}
+}
+
 // Who announces on a link: a network, else the first pool for inner routers; nobody where one router has it all.
 func TestAnnounces(t *testing.T) {
 	const pool, other = "[downstream.pool]\nkind = \"transit\"\ninterface = \"lan0\"\n", "[downstream.other]\nkind = \"transit\"\ninterface = \"lan0\"\n"

@@ -239,7 +239,8 @@ func (p *planner) lent(b *borrower, o origin, s *space, prefix netip.Prefix) {
 	s.take(prefix, "an inner router")
 	d := &p.site.Downstreams[b.at]
 	d.Loans = append(d.Loans, Loan{Downstream: d.Name, Interface: d.Interface, Client: b.Client, IAID: b.IAID, Via: b.Via, Uplink: o.uplink(),
-		Delegation: o.Prefix, Prefix: prefix, PreferredUntil: o.PreferredUntil, ValidUntil: o.ValidUntil, State: o.State, Offered: b.Offered})
+		Delegation: o.Prefix, Prefix: prefix, PreferredUntil: o.PreferredUntil, ValidUntil: o.ValidUntil, State: o.State,
+		Until: lifetime.Min(lifetime.Min(b.Until, o.ValidUntil), lifetime.Until(p.w.Now.Add(longestLoan))), Offered: b.Offered})
 	b.has = append(b.has, prefix)
 	b.served[o.uplink()] = b.served[o.uplink()] || o.State == Preferred
 	if !b.known && len(b.has) == 1 {

@@ -33,6 +33,7 @@ type Loan struct {
 	PreferredUntil lifetime.Deadline `json:"preferred_until"`
 	ValidUntil     lifetime.Deadline `json:"valid_until"`
 	State          State             `json:"state"`
+	Until          lifetime.Deadline `json:"until"`             // when the inner router, which was told no more, has it at most, or the offer
 	Offered        bool              `json:"offered,omitempty"` // no route yet
 }
 

@@ -72,7 +72,7 @@ func (p page) explanation(x ctl.Explanation) {
 		p.newline()
 	}
 	for _, l := range x.Loans {
-		p.field("lent", fmt.Sprintf("%s, part of %s, %s, valid %s", l.Prefix, l.Delegation, preferredText(l.State, l.Preferred), span(l.Valid.Seconds)))
+		p.field("lent", fmt.Sprintf("%s, part of %s, %s, for %s unless extended", l.Prefix, l.Delegation, l.State, span(l.Until.Seconds)))
 		p.field("", fmt.Sprintf("to %s, IAID 0x%08x", l.Client, l.IAID))
 		p.field("", "by "+l.Config)
 	}

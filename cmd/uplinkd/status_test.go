@@ -108,6 +108,7 @@ func borrower(downstream string, iaid uint32, length uint8) policy.Borrower {
 // otherBorrower has the link-local address of innerRouter, and another DUID.
 func otherBorrower() policy.Borrower {
 	b := borrower("inner", 4, 62)
+	b.Until = at(80 * time.Minute) // longer than the delegation
 	b.Client = "\x00\x04\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef"
 	return b
 }

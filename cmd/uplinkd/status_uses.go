@@ -136,7 +136,7 @@ func (p page) loans(d ctl.Downstream) {
 		if clients[l.Via] == "" {
 			to += " (…" + l.Client[max(0, len(l.Client)-len("00:00:01")):] + ")"
 		}
-		rows = append(rows, []string{l.Prefix.String(), fromText(l.Uplink), preferredText(l.State, l.Preferred), "valid " + span(l.Valid.Seconds), to})
+		rows = append(rows, []string{l.Prefix.String(), fromText(l.Uplink), l.State, "for " + span(l.Until.Seconds), to})
 	}
 	for _, line := range table(rows) {
 		p.field("lent", line)

@@ -18,8 +18,9 @@ type Loan struct {
 	Delegation netip.Prefix `json:"delegation"`
 	Prefix     netip.Prefix `json:"prefix"`
 	State      string       `json:"state"` // preferred, deprecated
-	Preferred  Lifetime     `json:"preferred"`
+	Preferred  Lifetime     `json:"preferred"` // what is left of the delegation
 	Valid      Lifetime     `json:"valid"`
+	Until      Lifetime     `json:"until"`             // the end of it unless the inner router has it extended
 	Offered    bool         `json:"offered,omitempty"` // only offered: there is no route yet
 }
 
@@ -59,7 +60,7 @@ func (a *AnyIP) needsSubnet() bool { return a == nil || a.Mode == string(config.
 func loans(list []policy.Loan, now time.Time) (out []Loan) {
 	for _, l := range list {
 		out = append(out, Loan{Client: l.Client.String(), IAID: l.IAID, Via: l.Via, Uplink: l.Uplink, Delegation: l.Delegation, Prefix: l.Prefix,
-			State: string(l.State), Preferred: LifetimeAt(l.PreferredUntil, now), Valid: LifetimeAt(l.ValidUntil, now), Offered: l.Offered})
+			State: string(l.State), Preferred: LifetimeAt(l.PreferredUntil, now), Valid: LifetimeAt(l.ValidUntil, now), Until: LifetimeAt(l.Until, now), Offered: l.Offered})
 	}
 	return out
 }
