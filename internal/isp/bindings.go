@@ -75,13 +75,34 @@ func (b *bindings) candidate(c client) netip.Prefix {
 	_, _ = h.Write(binary.BigEndian.AppendUint32([]byte(c.id), c.iaid))
 	size := uint64(1)<<min(b.length-b.pool.Bits(), maxPoolBits) - b.first
 	start := uint64(h.Sum32()) % size
-	for i := range min(size, uint64(len(b.taken))+1) {
+	for i := range min(size, b.blocked()+1) {
 		p := nth(b.pool, b.length, b.first+(start+i)%size)
-		if _, taken := b.taken[p]; !taken {
+		if b.isFree(p) {
 			return p
 		}
 	}
 	return netip.Prefix{}
+}
+
+// blocked is how many prefixes of the length handed out now cannot be because of those handed out before, at most: these
+// may be of any length.
+func (b *bindings) blocked() (n uint64) {
+	for q := range b.taken {
+		n += 1 << max(0, b.length-q.Bits())
+	}
+	return n
+}
+
+func (b *bindings) isFree(p netip.Prefix) bool {
+	if _, taken := b.taken[p]; taken {
+		return false
+	}
+	for q := range b.taken {
+		if q.Bits() != p.Bits() && q.Overlaps(p) {
+			return false
+		}
+	}
+	return true
 }
 
 // nth is sub-prefix number i of pool.
@@ -120,8 +141,8 @@ func (b *bindings) grant(c client, via netip.Addr, until lifetime.Deadline) (*bi
 }
 
 // renumber moves the pool. What was delegated stays valid until the deadline, at most as long as promised.
-func (b *bindings) renumber(pool netip.Prefix, until lifetime.Deadline, now time.Time) (routes []route) {
-	b.pool = pool
+func (b *bindings) renumber(pool netip.Prefix, length int, until lifetime.Deadline, now time.Time) (routes []route) {
+	b.pool, b.length = pool, length
 	for _, have := range b.byIA {
 		if have.Prefix.IsValid() {
 			have.old = append(have.old, oldPrefix{have.Prefix, lifetime.Min(until, have.ValidUntil)})
@@ -132,8 +153,8 @@ func (b *bindings) renumber(pool netip.Prefix, until lifetime.Deadline, now time
 }
 
 // abandon moves the pool without a word: what was delegated is not routed any more, and not mentioned.
-func (b *bindings) abandon(pool netip.Prefix) (routes []route) {
-	b.pool = pool
+func (b *bindings) abandon(pool netip.Prefix, length int) (routes []route) {
+	b.pool, b.length = pool, length
 	for c, have := range b.byIA {
 		gone := []netip.Prefix{have.Prefix}
 		for _, o := range have.old {

@@ -232,6 +232,20 @@ func TestRenumber(t *testing.T) {
 		t.Fatalf("renewed: %v, want a new prefix and %s with lifetimes 0", got, p)
 	}
 	l.wantRoutes(got[0].Prefix)
+
+	l.provider.SetLength(48)
+	if again := l.exchange(renew).IAPDs[0].Prefixes; again[0].Prefix != got[0].Prefix {
+		t.Errorf("renewed: %v, want %s until the next renumbering", again, got[0].Prefix)
+	}
+	if err := l.provider.Renumber(netip.MustParsePrefix("2001:db8:1300::/40"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if again := l.exchange(renew).IAPDs[0].Prefixes; again[0].Prefix.Bits() != 48 {
+		t.Errorf("renewed: %v, want a /48", again)
+	}
+	if l.provider.SetLength(39); l.provider.Renumber(netip.MustParsePrefix("2001:db8:1400::/40"), 0) == nil {
+		t.Error("delegates a /39 from a /40")
+	}
 }
 
 func TestForget(t *testing.T) {

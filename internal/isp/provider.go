@@ -47,7 +47,7 @@ func New(cfg Config) (*Provider, error) {
 
 // Renumber delegates from newPool from now on. Clients learn at their next Request, Renew or Rebind: the Reply has the new
 // prefix and the old one, with preferred lifetime 0 and what is left of oldValid seconds. 0 takes the old one away at
-// once.
+// once. The new prefixes have the length that SetLength said last.
 func (p *Provider) Renumber(newPool netip.Prefix, oldValid uint32) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -56,7 +56,7 @@ func (p *Provider) Renumber(newPool netip.Prefix, oldValid uint32) error {
 	}
 	now := time.Now()
 	p.log("renumbering to %s, old prefixes valid for %d s", newPool, oldValid)
-	p.route(p.server.prefixes.renumber(newPool.Masked(), lifetime.After(now, oldValid), now))
+	p.route(p.server.prefixes.renumber(newPool.Masked(), p.server.cfg.Length, lifetime.After(now, oldValid), now))
 	p.kick()
 	return nil
 }
@@ -70,9 +70,16 @@ func (p *Provider) Abandon(newPool netip.Prefix) error {
 		return err
 	}
 	p.log("from now on %s; old prefixes are neither routed nor mentioned", newPool)
-	p.route(p.server.prefixes.abandon(newPool.Masked()))
+	p.route(p.server.prefixes.abandon(newPool.Masked(), p.server.cfg.Length))
 	p.kick()
 	return nil
+}
+
+// SetLength changes the length of prefixes delegated from the next Renumber or Abandon on.
+func (p *Provider) SetLength(bits int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.server.cfg.Length = bits // checked with the pool
 }
 
 // SetLifetimes changes the lifetimes of what is delegated or extended from now on.

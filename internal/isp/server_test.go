@@ -218,7 +218,7 @@ func TestForget(t *testing.T) {
 func TestFlashRenumbering(t *testing.T) {
 	c := converse(t, Config{})
 	p := c.bind()
-	c.note(c.s.prefixes.renumber(netip.MustParsePrefix("2001:db8:1200::/40"), lifetime.After(c.now, 0), c.now))
+	c.note(c.s.prefixes.renumber(netip.MustParsePrefix("2001:db8:1200::/40"), 56, lifetime.After(c.now, 0), c.now))
 	got := c.say(pd.Renew, p)
 	q := got.IAPDs[0].Prefixes[0].Prefix
 	if !netip.MustParsePrefix("2001:db8:1200::/40").Overlaps(q) {
@@ -232,7 +232,7 @@ func TestFlashRenumbering(t *testing.T) {
 func TestGracefulRenumbering(t *testing.T) {
 	c := converse(t, Config{})
 	p := c.bind()
-	c.note(c.s.prefixes.renumber(netip.MustParsePrefix("2001:db8:1200::/40"), lifetime.After(c.now, 100), c.now))
+	c.note(c.s.prefixes.renumber(netip.MustParsePrefix("2001:db8:1200::/40"), 56, lifetime.After(c.now, 100), c.now))
 	c.now = c.now.Add(40 * time.Second)
 	got := c.say(pd.Renew, p)
 	q := got.IAPDs[0].Prefixes[0].Prefix
@@ -249,12 +249,12 @@ func TestGracefulRenumbering(t *testing.T) {
 func TestSilentRenumbering(t *testing.T) {
 	c := converse(t, Config{})
 	p := c.bind()
-	c.note(c.s.prefixes.abandon(netip.MustParsePrefix("2001:db8:1200::/40")))
+	c.note(c.s.prefixes.abandon(netip.MustParsePrefix("2001:db8:1200::/40"), 56))
 	got := c.say(pd.Renew, p)
 	q := got.IAPDs[0].Prefixes[0].Prefix
 	c.want(got, fmt.Sprintf("Reply %s 3000/4000", q), fmt.Sprintf("false %s via %s", p, router), fmt.Sprintf("true %s via %s", q, router))
 
-	c.note(c.s.prefixes.abandon(netip.MustParsePrefix("2001:db8:1100::/40"))) // a prefix that returns is mentioned again
+	c.note(c.s.prefixes.abandon(netip.MustParsePrefix("2001:db8:1100::/40"), 56)) // a prefix that returns is mentioned again
 	c.want(c.say(pd.Renew, q), fmt.Sprintf("Reply %s 3000/4000", p), fmt.Sprintf("false %s via %s", q, router), fmt.Sprintf("true %s via %s", p, router))
 	c.want(c.say(pd.Renew, q), fmt.Sprintf("Reply %s 3000/4000", p), fmt.Sprintf("true %s via %s", p, router))
 }
@@ -277,6 +277,27 @@ func TestPoolIsUsedUp(t *testing.T) {
 		t.Errorf("delegated (-want +got):\n%s", diff)
 	}
 	c.want(c.tell(pd.Message{Type: pd.Solicit, ClientID: "\x00\x04other", IAPDs: []pd.IAPD{{}}}), "Advertise NoPrefixAvail")
+}
+
+// TestLengthChanges renumbers within a pool to longer and to shorter prefixes, while the old ones are valid: nobody gets a part
+// of them.
+func TestLengthChanges(t *testing.T) {
+	pool := netip.MustParsePrefix("2001:db8:1100::/48")
+	c := converse(t, Config{Pool: pool})
+	var had []netip.Prefix
+	for i, length := range []int{56, 60, 52, 64, 54} {
+		if i > 0 {
+			c.note(c.s.prefixes.renumber(pool, length, lifetime.After(c.now, 1000), c.now))
+		}
+		p := c.say(pd.Request).IAPDs[0].Prefixes[0].Prefix
+		if p.Bits() != length || slices.ContainsFunc(had, p.Overlaps) {
+			t.Errorf("delegated %s, want a /%d without a part of %v", p, length, had)
+		}
+		had = append(had, p)
+	}
+	c.note(c.s.prefixes.renumber(pool, 48, lifetime.After(c.now, 1000), c.now))
+	c.routes = nil
+	c.want(c.say(pd.Request), "Reply NoPrefixAvail")
 }
 
 // TestPrefixIsStable wants a client to get its prefix again after everything has been forgotten.
