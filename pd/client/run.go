@@ -274,7 +274,7 @@ func (r *run) step(in pd.Input, received time.Time) {
 			r.log.Warn("DHCPv6 exchange failed", "error", o.Text)
 		case pd.OutputNote:
 			note = o.Text
-			r.remote.log(r.log, "DHCPv6 note", "note", o.Text)
+			defer r.remote.log(r.log, "DHCPv6 note", "note", o.Text) // at the end: it must not hold up a lease
 		case pd.OutputDone:
 			r.released = true
 			for _, done := range r.waiting {

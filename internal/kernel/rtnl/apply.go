@@ -214,7 +214,7 @@ func (a *applier) index(name string) (uint32, error) {
 	if err != nil {
 		return 0, &explained{fmt.Sprintf("%q is no name for a device", name), unix.ENODEV}
 	}
-	if err := unix.IoctlIfreq(a.k.conn.sock.GetFd(), unix.SIOCGIFINDEX, ifr); err != nil {
+	if err := unix.IoctlIfreq(a.k.conn.fd, unix.SIOCGIFINDEX, ifr); err != nil {
 		if errors.Is(err, unix.ENODEV) {
 			return 0, &explained{"there is no device " + name, err}
 		}

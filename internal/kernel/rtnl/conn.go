@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,8 +31,11 @@ var errInterrupted = errors.New("the kernel's table kept changing while it was r
 var errLost = errors.New("the receive buffer overflowed: answers of the kernel were lost")
 
 // conn is one netlink socket for requests. It is not safe for concurrent use.
+//
+// Go's poller does not know of the socket (as it would with nl.Subscribe): the kernel answers before a request returns, and
+// each answer would wake the thread that waits for all the program's files, only to find nothing to do.
 type conn struct {
-	sock   *nl.NetlinkSocket
+	fd     int
 	seq    uint32
 	buf    []byte
 	rcvbuf int  // what the kernel granted, in its own (doubled) account
@@ -49,34 +51,44 @@ func dial(buffer int, strict bool) (*conn, error) {
 		return nil, fmt.Errorf("open an rtnetlink socket: %w", err)
 	}
 	// Filtered dumps are a refinement that old kernels lack (before 4.20).
-	c.strict = strict && unix.SetsockoptInt(c.sock.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1) == nil
+	c.strict = strict && unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1) == nil
 	return c, nil
 }
 
 // dialTo opens a socket of a netlink protocol.
 func dialTo(protocol, buffer int) (*conn, error) {
-	sock, err := nl.Subscribe(protocol)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{sock: sock, buf: make([]byte, datagram)}
-	if err := sock.SetReceiveBufferSize(buffer, true); err != nil {
-		if err := sock.SetReceiveBufferSize(buffer, false); err != nil {
-			sock.Close()
-			return nil, fmt.Errorf("set the receive buffer: %w", err)
-		}
+	c := &conn{fd: fd, buf: make([]byte, datagram)}
+	if err := c.setUp(buffer); err != nil {
+		c.close()
+		return nil, err
 	}
-	if c.rcvbuf, err = unix.GetsockoptInt(sock.GetFd(), unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil {
-		sock.Close()
-		return nil, fmt.Errorf("read the receive buffer size: %w", err)
-	}
-	// Refinements that old kernels lack: sentences in errors (4.12), short acknowledgements (4.3).
-	_ = sock.SetExtAck(true)
-	_ = unix.SetsockoptInt(sock.GetFd(), unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	return c, nil
 }
 
-func (c *conn) close() { c.sock.Close() }
+func (c *conn) setUp(buffer int) error {
+	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer); err != nil {
+		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer); err != nil {
+			return fmt.Errorf("set the receive buffer: %w", err)
+		}
+	}
+	var err error
+	if c.rcvbuf, err = unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil {
+		return fmt.Errorf("read the receive buffer size: %w", err)
+	}
+	// Refinements that old kernels lack: sentences in errors (4.12), short acknowledgements (4.3).
+	_ = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
+	_ = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	return nil
+}
+
+func (c *conn) close() { _ = unix.Close(c.fd) }
 
 func (c *conn) next() uint32 {
 	c.seq++
@@ -86,7 +98,7 @@ func (c *conn) next() uint32 {
 // send sends requests in one datagram. The kernel works through them in order before it returns.
 func (c *conn) send(b []byte) error {
 	for {
-		err := unix.Sendto(c.sock.GetFd(), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		err := unix.Sendto(c.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 		switch {
 		case err == nil:
 			return nil
@@ -105,7 +117,7 @@ func (c *conn) send(b []byte) error {
 // nothing is queued.
 func (c *conn) receive(wait bool) ([]byte, error) {
 	for {
-		n, from, err := unix.Recvfrom(c.sock.GetFd(), c.buf, unix.MSG_TRUNC)
+		n, from, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_TRUNC)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -121,7 +133,7 @@ func (c *conn) receive(wait bool) ([]byte, error) {
 		case err != nil:
 			return nil, fmt.Errorf("receive from the kernel: %w", err)
 		}
-		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != nl.PidKernel {
+		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != 0 {
 			continue // another process may write to this port; only the kernel is believed
 		}
 		if n > len(c.buf) {
@@ -132,7 +144,7 @@ func (c *conn) receive(wait bool) ([]byte, error) {
 }
 
 func (c *conn) wait(events int16) error {
-	p := []unix.PollFd{{Fd: int32(c.sock.GetFd()), Events: events}}
+	p := []unix.PollFd{{Fd: int32(c.fd), Events: events}}
 	n, err := unix.Poll(p, int(answerTimeout/time.Millisecond))
 	switch {
 	case errors.Is(err, unix.EINTR):

@@ -5,7 +5,7 @@
 // out a kernel.Plan and says what came of each operation. Kernel.Links dumps interfaces. Kernel.Watch turns the kernel's
 // notifications into hints that something changed; it never says what, since only dumps are facts.
 //
-// It speaks rtnetlink with encoders and decoders of its own, on the sockets and constants of
+// It speaks rtnetlink with sockets, encoders and decoders of its own and the constants of
 // github.com/vishvananda/netlink/nl. The route, address and rule functions of that module (v1.3.1) are not used: they
 // neither write nor read IFA_PROTO, lose the action of rules, write the lifetime 0/0 (which the kernel takes as "for
 // ever") and return partial dumps.

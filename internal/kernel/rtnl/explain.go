@@ -169,7 +169,7 @@ func (o *owners) ofAddress(ctx context.Context, k *Kernel, r kernel.Address) (pr
 	}
 	ifr, err := unix.NewIfreq(r.Dev)
 	if err == nil {
-		err = unix.IoctlIfreq(k.conn.sock.GetFd(), unix.SIOCGIFINDEX, ifr)
+		err = unix.IoctlIfreq(k.conn.fd, unix.SIOCGIFINDEX, ifr)
 	}
 	if err != nil {
 		return 0, false

@@ -238,7 +238,7 @@ func (n *names) of(index uint32) (string, error) {
 	}
 	ifr, _ := unix.NewIfreq("") // fails only for long names
 	ifr.SetUint32(index)
-	if err := unix.IoctlIfreq(n.conn.sock.GetFd(), unix.SIOCGIFNAME, ifr); err != nil {
+	if err := unix.IoctlIfreq(n.conn.fd, unix.SIOCGIFNAME, ifr); err != nil {
 		return "", fmt.Errorf("find the name of device %d: %w", index, err)
 	}
 	if n.known == nil {
