@@ -1,14 +1,12 @@
 package engine
 
 import (
-	"cmp"
 	"errors"
 	"io/fs"
 	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"uplinkd/internal/kernel"
@@ -21,17 +19,8 @@ import (
 type durable struct {
 	Plan      policy.Ledger     `json:"plan"`
 	Sysctls   map[string]string `json:"sysctls"`   // name → value from before uplinkd
-	Addresses []addressRecord   `json:"addresses"` // owned, sorted, for kernels that cannot mark them
+	Addresses []addressRecord   `json:"addresses"` // owned, sorted
 	Borrowers []policy.Borrower `json:"borrowers,omitempty"`
-}
-
-type addressRecord struct {
-	Dev    string       `json:"dev"`
-	Prefix netip.Prefix `json:"prefix"`
-}
-
-func (a addressRecord) compare(b addressRecord) int {
-	return cmp.Or(strings.Compare(a.Dev, b.Dev), a.Prefix.Compare(b.Prefix))
 }
 
 // reported is what consumers of events have been told, in site.json. In another boot nothing of it is true any more.

@@ -41,8 +41,8 @@ func (e *Engine) step(ctx context.Context) {
 		e.snapshot(site, ledger, append(problems, policy.Problem{Path: "kernel", Code: "read-failed", Message: err.Error()}), want, nil)
 		return
 	}
-	e.remember(have, want)
 	plan, held := e.admit(kernel.Diff(have, want, start))
+	e.remember(have, want, plan)
 	var report kernel.Report
 	if len(plan.Ops) > 0 {
 		began = time.Now()
@@ -174,11 +174,7 @@ func (e *Engine) scope(want kernel.State) kernel.Scope {
 		names = append(names, s.Name)
 	}
 	slices.Sort(names)
-	s := kernel.Scope{Sysctls: slices.Compact(names)}
-	for _, a := range e.saved.Addresses {
-		s.Addresses = append(s.Addresses, kernel.Address{Dev: a.Dev, Prefix: a.Prefix})
-	}
-	return s
+	return kernel.Scope{Sysctls: slices.Compact(names), Addresses: e.ownAddresses()}
 }
 
 // restoring adds to want the sysctls that are wanted no more, with the value from before uplinkd.
@@ -192,9 +188,9 @@ func (e *Engine) restoring(want kernel.State) kernel.State {
 	return want.Normalize()
 }
 
-// remember notes, before the first write, what sysctls were, and which addresses are ours where the kernel cannot say.
-// It is on disk before the write: a crash in between must not take our own value for the user's.
-func (e *Engine) remember(have, want kernel.State) {
+// remember notes, before the first write, what sysctls were, and which addresses are ours where the kernel cannot say. That
+// is on disk before the write: a crash in between must not take our own value for the user's.
+func (e *Engine) remember(have, want kernel.State, plan kernel.Plan) {
 	changed := false
 	for _, s := range want.Sysctls {
 		if _, known := e.saved.Sysctls[s.Name]; known {
@@ -206,38 +202,25 @@ func (e *Engine) remember(have, want kernel.State) {
 			changed = true
 		}
 	}
-	for _, a := range want.Addresses {
-		rec := addressRecord{Dev: a.Dev, Prefix: a.Prefix}
-		if i, known := slices.BinarySearchFunc(e.saved.Addresses, rec, addressRecord.compare); !known {
-			e.saved.Addresses = slices.Insert(e.saved.Addresses, i, rec)
-			changed = changed || e.opt.NoOwnerMark
-		}
-	}
-	e.saved.Addresses = slices.DeleteFunc(e.saved.Addresses, func(x addressRecord) bool { // the kernel took it away by itself
-		_, there := slices.BinarySearchFunc(have.Addresses, x, compareRecord)
-		_, wanted := slices.BinarySearchFunc(want.Addresses, x, compareRecord)
-		return !there && !wanted
-	})
-	if changed {
+	found, planned := e.rememberAddresses(have, plan)
+	switch {
+	case changed || planned:
 		e.saveNow()
+	case found:
+		e.save()
 	}
 }
 
-// compareRecord finds the row of a record in the sorted rows of a State.
-func compareRecord(a kernel.Address, x addressRecord) int {
-	return a.Compare(kernel.Address{Dev: x.Dev, Prefix: x.Prefix})
-}
-
-// settled drops sysctls from the ledger that have their former value again.
+// settled drops from the ledger the sysctls that have their former value again, and the addresses that were refused.
 func (e *Engine) settled(r kernel.Report, want kernel.State) {
-	restored := false
+	changed := e.forgetRefused(r)
 	for _, s := range want.Sysctls {
 		if s.Reason.Config == "ledger" && !slices.ContainsFunc(r.Failed, func(f kernel.OpError) bool { return identity(f.Op.Row) == s.Name }) {
 			delete(e.saved.Sysctls, s.Name)
-			restored = true
+			changed = true
 		}
 	}
-	if restored {
+	if changed {
 		e.save()
 	}
 }

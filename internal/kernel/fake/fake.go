@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
 )
 
 // Kernel holds the rows. What stands in Foreign is never shown by Read and makes an Add of the same identity fail, as in
@@ -22,6 +23,9 @@ type Kernel struct {
 	Die     func(n int) bool // true: from the n-th operation on nothing is carried out any more (SIGKILL)
 	Writes  int
 	Log     []kernel.Op
+	NoMarks bool // addresses carry no mark of their owner, as before Linux 5.18
+
+	born uint32 // of the newest address
 }
 
 // ErrExists is what adding an object of an existing identity gives.
@@ -36,7 +40,13 @@ func (f *Kernel) Read(_ context.Context, s kernel.Scope) (kernel.State, error) {
 		out.Tables = append(out.Tables, t.Found())
 	}
 	for _, a := range f.State.Addresses {
-		if !a.ValidUntil.Over(time.Now()) {
+		if !a.ValidUntil.Over(time.Now()) && (!a.Unmarked && !f.NoMarks || f.recorded(a, s)) {
+			a.Unmarked = a.Unmarked && !f.NoMarks
+			out.Addresses = append(out.Addresses, a)
+		}
+	}
+	for _, a := range f.Foreign.Addresses {
+		if f.recorded(a, s) {
 			out.Addresses = append(out.Addresses, a)
 		}
 	}
@@ -50,6 +60,13 @@ func (f *Kernel) Read(_ context.Context, s kernel.Scope) (kernel.State, error) {
 		out.Sysctls = append(out.Sysctls, kernel.Sysctl{Name: name, Value: value})
 	}
 	return out.Normalize(), nil
+}
+
+// recorded reports whether the ledger in s knows a, an address without a mark.
+func (f *Kernel) recorded(a kernel.Address, s kernel.Scope) bool {
+	return slices.ContainsFunc(s.Addresses, func(r kernel.Address) bool {
+		return r.Compare(a) == 0 && (r.Born == a.Born && r.Born != 0 || r.Born == 0 && f.NoMarks)
+	})
 }
 
 // Links returns the links.
@@ -95,6 +112,11 @@ func (f *Kernel) do(op kernel.Op) (err error) {
 	case kernel.Rule:
 		f.State.Rules, err = put(f.State.Rules, f.Foreign.Rules, op, row)
 	case kernel.Address:
+		f.born++
+		row.Born = f.born
+		if i, found := slices.BinarySearchFunc(f.State.Addresses, row, kernel.Address.Compare); found && f.State.Addresses[i].Prefix == row.Prefix {
+			row.Born = f.State.Addresses[i].Born
+		}
 		f.State.Addresses, err = put(f.State.Addresses, f.Foreign.Addresses, op, row)
 	case kernel.Table: // the name is the mark: there are none of others
 		f.State.Tables, err = put(f.State.Tables, nil, op, row)
@@ -156,6 +178,17 @@ func (f *Kernel) SetLink(name string, up bool) {
 	if !up {
 		f.State.Addresses = slices.DeleteFunc(f.State.Addresses, func(a kernel.Address) bool { return a.Dev == name })
 		f.State.Routes = slices.DeleteFunc(f.State.Routes, func(r kernel.Route) bool { return r.Dev == name })
+	}
+}
+
+// Modify gives an address another end, as `ip address change` does: the mark of who made it is gone then.
+func (f *Kernel) Modify(prefix string, until lifetime.Deadline) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.State.Addresses {
+		if a := &f.State.Addresses[i]; a.Prefix.String() == prefix {
+			a.PreferredUntil, a.ValidUntil, a.Unmarked = until, until, true
+		}
 	}
 }
 
