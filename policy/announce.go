@@ -67,14 +67,15 @@ func (p *planner) routerOnly(c config.Downstream, d *Downstream) Announcement {
 	out := slices.ContainsFunc(p.site.Uplinks, func(u Uplink) bool {
 		return u.Up && slices.ContainsFunc(d.Subnets, func(n Subnet) bool { return n.Uplink == u.Name })
 	})
-	return Announcement{Send: d.Link, Router: out, RouterLifetime: transitRouterLifetime, MinInterval: transitMinInterval,
+	return Announcement{Send: c.RA.Enabled && d.Link, Router: out, RouterLifetime: transitRouterLifetime, MinInterval: transitMinInterval,
 		MaxInterval: transitMaxInterval, Other: c.DHCPv6.Enabled}
 }
 
 // announcement is what is announced on d, without what is stale.
 func (p *planner) announcement(c config.Downstream, d *Downstream) Announcement {
 	a := Announcement{Send: c.RA.Enabled && d.Link, RouterLifetime: c.RA.RouterLifetime, MinInterval: c.RA.MinInterval,
-		MaxInterval: c.RA.MaxInterval, MTU: c.RA.MTU, DNS: c.RA.DNS, Preference: c.RA.Preference, Other: c.DHCPv6.Enabled}
+		MaxInterval: c.RA.MaxInterval, MTU: c.RA.MTU, DNS: c.RA.DNS, Preference: c.RA.Preference, Other: c.DHCPv6.Enabled,
+		Managed: c.RA.Managed, NotOnLink: !c.RA.OnLink, NotAutonomous: !c.RA.Autonomous}
 	announced := func(n Subnet) bool { return n.Prefix.Bits() == 64 } // others are of no use to SLAAC (RFC 4862 §5.5.3)
 	var up []Uplink                                                   // that number d and work, in the order of the config
 	for _, u := range p.site.Uplinks {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"uplinkd/internal/lifetime"
 )
 
@@ -105,6 +107,22 @@ func TestLoanEndsWithWhatWasTold(t *testing.T) {
 	}
 }
 
+// Flags of prefixes (RFC 7084 L-7) are for hosts: the router goes on delivering on the link.
+func TestFlags(t *testing.T) {
+	w := fiberHas("2001:db8:1100::/56")
+	site, _, _ := Plan(configOf(t, smallest), w, Ledger{})
+	if a := site.Downstreams[0].Announce; a.Managed || a.NotOnLink || a.NotAutonomous {
+		t.Errorf("by default: %+v", a)
+	}
+	other, _, _ := Plan(configOf(t, smallest+"ra = { autonomous = false, on_link = false, managed = true }\n"), w, Ledger{})
+	if a := other.Downstreams[0].Announce; !a.Send || !a.Managed || !a.NotOnLink || !a.NotAutonomous {
+		t.Errorf("with other flags: %+v", a)
+	}
+	if diff := cmp.Diff(Compile(site).Text(epoch), Compile(other).Text(epoch)); diff != "" {
+		t.Errorf("the kernel: -by default +with other flags\n%s", diff)
+	}
+}
+
 // Who announces on a link: a network, else the first pool for inner routers; nobody where one router has it all.
 func TestAnnounces(t *testing.T) {
 	const pool, other = "[downstream.pool]\nkind = \"transit\"\ninterface = \"lan0\"\n", "[downstream.other]\nkind = \"transit\"\ninterface = \"lan0\"\n"
@@ -147,6 +165,9 @@ func TestRouterForInnerRouters(t *testing.T) {
 	}
 	if a := site.Without(func(string, netip.Prefix) bool { return true }).Downstreams[0].Announce; !a.Send || a.Router {
 		t.Errorf("the kernel refuses the delegation: %+v", a)
+	}
+	if site, _, _ := Plan(configOf(t, fiberOnly+"[downstream.pool]\nkind = \"transit\"\ninterface = \"lan0\"\nra = \"off\"\n"), w, Ledger{}); site.Downstreams[0].Announce.Send {
+		t.Errorf("switched off: %+v", site.Downstreams[0].Announce)
 	}
 	f := w.Uplinks["fiber"]
 	f.Heard = Heard{}

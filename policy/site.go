@@ -189,9 +189,12 @@ type Announcement struct {
 	Search         []string          `json:"search,omitempty"`
 	PREF64         []PREF64          `json:"pref64,omitempty"`
 	CaptivePortal  string            `json:"captive_portal,omitempty"`
-	Preference     string            `json:"preference,omitempty"` // RFC 4191 §2.2: "low", "high"; "" or "medium"
-	Routes         []AnnouncedRoute  `json:"routes,omitempty"`     // sorted; what is stale among them has lifetime 0
-	Other          bool              `json:"other,omitempty"`      // O flag: DHCPv6 has more to tell
+	Preference     string            `json:"preference,omitempty"`     // RFC 4191 §2.2: "low", "high"; "" or "medium"
+	Routes         []AnnouncedRoute  `json:"routes,omitempty"`         // sorted; what is stale among them has lifetime 0
+	Other          bool              `json:"other,omitempty"`          // O flag: DHCPv6 has more to tell
+	Managed        bool              `json:"managed,omitempty"`        // M flag: somebody leases addresses by DHCPv6
+	NotOnLink      bool              `json:"not_on_link,omitempty"`    // no L flag of prefixes that are not stale
+	NotAutonomous  bool              `json:"not_autonomous,omitempty"` // likewise no A flag
 }
 
 // AnnouncedPrefix is one Prefix Information option. Caps bound what is sent: min(cap, what is left of the deadline).

@@ -202,6 +202,15 @@ func announcedText(a ctl.Announcement) string {
 	if len(a.DNS) > 0 {
 		parts = append(parts, "DNS "+join(a.DNS))
 	}
+	if a.NotAutonomous {
+		parts = append(parts, "hosts make no addresses of it")
+	}
+	if a.Managed {
+		parts = append(parts, "hosts ask for addresses by DHCPv6")
+	}
+	if a.NotOnLink {
+		parts = append(parts, "hosts send everything to the router")
+	}
 	if len(a.Search) > 0 {
 		parts = append(parts, "search "+strings.Join(a.Search, ", "))
 	}

@@ -25,10 +25,10 @@ func readAnyIP(s *section) AnyIP {
 			s.refuse(key, `is only for anyip.mode = "mark", and the mode is %q; remove it or set another mode`, a.Mode)
 		}
 	}
-	if a.Mode != AnyIPSubnet {
+	if a.Mode == AnyIPInterface || a.Mode == "" {
 		a.Unfiltered = get(s, "anyip.unfiltered", false, boolean)
 	} else {
-		s.refuse("anyip.unfiltered", `is only for anyip.mode = "interface" or "mark", which take more than the service's own subnet; remove it`)
+		s.refuse("anyip.unfiltered", `is only for anyip.mode = "interface", which takes more than a subnet or what is marked; remove it`)
 	}
 	return a
 }

@@ -139,7 +139,7 @@ type Downstream struct {
 	Host      HostMode   // address: how the router's own address is made; HostFixed with a host part; HostNone for service and reserve
 	Address   netip.Addr // address: host part with HostFixed, zero else; default of access ::1 (:: for length 128)
 	Via       netip.Addr // via: of a transit, the inner router's link-local address; zero ("dhcpv6"): inner routers ask for parts of the subnet
-	RA        RA         // access; the zero RA else
+	RA        RA         // access; of a transit without via only Enabled counts; the zero RA else
 	DHCPv6    Server     // access, and transit without via; the zero Server else
 	AnyIP     AnyIP      // service; the zero AnyIP else
 	Pos       Position
@@ -194,7 +194,7 @@ type AnyIP struct {
 	Mark       uint32    // anyip.mark: with mode "mark", default 0x40, no two services the same; 0 with other modes
 	Ports      []Port    // anyip.ports: ["tcp/80", "udp/53"]; with mode "mark": mark what arrives for these ports on Interface
 	Nonlocal   bool      // anyip.nonlocal_bind, default false: sysctl net.ipv6.ip_nonlocal_bind, so that programs can bind to any address
-	Unfiltered bool      // anyip.unfiltered, default false: arm on an uplink's interface without an inbound filter, too; not with mode "subnet"
+	Unfiltered bool      // anyip.unfiltered, default false: with mode "interface": arm on an uplink's interface without an inbound filter, too
 }
 
 // Port is a transport protocol, "tcp" or "udp", and a port.
@@ -219,6 +219,9 @@ type RA struct {
 	MTU               uint32        // ra.mtu, 0: none; 1280 … 65535
 	Preference        string        // ra.preference: "low", "medium" (default) or "high" (RFC 4191): among routers on the link
 	Routes            bool          // ra.routes, default true: routes to the delegations and the ULA prefix (RFC 4191, RFC 7084 L-3)
+	Autonomous        bool          // ra.autonomous, default true: AdvAutonomousFlag, the A flag of prefixes
+	OnLink            bool          // ra.on_link, default true: AdvOnLinkFlag, their L flag
+	Managed           bool          // ra.managed, default false: AdvManagedFlag, the M flag
 }
 
 // Hook is a section [hook.NAME].

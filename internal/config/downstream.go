@@ -15,7 +15,7 @@ var keyKinds = map[string][]Kind{
 	"address":   {Access, Transit},
 	"via":       {Transit},
 	"dhcpv6":    {Access, Transit},
-	"ra":        {Access},
+	"ra":        {Access, Transit},
 	"anyip":     {Service},
 }
 
@@ -72,7 +72,12 @@ func (p *parser) readDownstream(name string, n *node) {
 	} else if d.Kind.has("dhcpv6") {
 		d.DHCPv6 = readServer(s, d)
 	}
-	if d.Kind.has("ra") {
+	switch {
+	case d.Kind == Transit && d.Via.IsValid():
+		s.refuse("ra", "with via there are no router advertisements for inner routers; remove this or via")
+	case d.Kind == Transit:
+		d.RA = readPoolRA(s)
+	case d.Kind.has("ra"):
 		d.RA = readRA(s)
 	}
 	p.config.Downstreams, p.downstreams = append(p.config.Downstreams, d), append(p.downstreams, s)
@@ -232,10 +237,26 @@ func readRA(s *section) RA {
 		MTU:               get(s, "ra.mtu", 0, mtu),
 		Preference:        get(s, "ra.preference", "medium", oneOf("low", "medium", "high")),
 		Routes:            get(s, "ra.routes", true, boolean),
+		Autonomous:        get(s, "ra.autonomous", true, boolean),
+		OnLink:            get(s, "ra.on_link", true, boolean),
+		Managed:           get(s, "ra.managed", false, boolean),
 	}
 	lowest, highest := 3*time.Second, ra.MaxInterval*3/4
 	ra.MinInterval = get(s, "ra.min_interval", max(ra.MaxInterval/3, lowest), duration(lowest, highest))
 	return ra
+}
+
+// readPoolRA reads what there is of ra.* for a pool: inner routers are told of the way out, and of nothing that the other keys
+// are about.
+func readPoolRA(s *section) RA {
+	if ra := s.find("ra"); ra != nil && ra.kind == kindTable {
+		for _, name := range ra.names {
+			if name != "enabled" {
+				s.refuse("ra."+name, `is only for kind "access"; for inner routers there is ra.enabled; remove it`)
+			}
+		}
+	}
+	return RA{Enabled: s.enabled("ra")}
 }
 
 // dnsServer accepts what hosts can send queries to; RFC 8106 §5.1 allows link-local addresses.

@@ -33,7 +33,7 @@ var defaultDHCPv6 = DHCPv6{Prefixes: []PrefixWish{{}}, Address: AddressAuto, Inf
 var (
 	defaultServer = Server{Enabled: true, Delegate: true, Length: 64, Shortest: 60}
 	defaultRA     = RA{Enabled: true, MaxInterval: 600 * time.Second, MinInterval: 200 * time.Second, RouterLifetime: 1800 * time.Second,
-		PreferredLifetime: 2700 * time.Second, ValidLifetime: 5400 * time.Second, Preference: "medium", Routes: true}
+		PreferredLifetime: 2700 * time.Second, ValidLifetime: 5400 * time.Second, Preference: "medium", Routes: true, Autonomous: true, OnLink: true}
 )
 
 var sameValue = cmp.Options{
@@ -111,7 +111,7 @@ from = ["fiber", "dsl.7"]
 subnet = 0xff
 length = 64
 address = "::53"
-ra = { enabled = false, max_interval = 4, min_interval = "3s", router_lifetime = 0, preferred_lifetime = "1h30m", preference = "high", routes = false }
+ra = { enabled = false, max_interval = 4, min_interval = "3s", router_lifetime = 0, preferred_lifetime = "1h30m", preference = "high", routes = false, on_link = false, managed = true }
 dhcpv6 = { enabled = false, delegate = false, length = 62, shortest = 61 }
 `)},
 		File{"conf.d/hooks.toml", []byte(`
@@ -127,6 +127,7 @@ length = 128
 ra.valid_lifetime = "2h"
 ra.dns = ["2001:db8::53", "fe80::1"]
 ra.mtu = 1280
+ra.autonomous = false
 `)})
 	if err != nil {
 		t.Fatal(err)
@@ -146,14 +147,14 @@ ra.mtu = 1280
 			{Name: "guest", Interface: "br-guest", Kind: Access, From: []string{"fiber", "dsl.7"}, Subnet: 255, Length: 64,
 				Address: netip.MustParseAddr("::53"),
 				RA: RA{MaxInterval: 4 * time.Second, MinInterval: 3 * time.Second, PreferredLifetime: 5400 * time.Second,
-					ValidLifetime: 5400 * time.Second, Preference: "high"},
+					ValidLifetime: 5400 * time.Second, Preference: "high", Autonomous: true, Managed: true},
 				DHCPv6: Server{Length: 62, Shortest: 61},
 				Pos:    Position{"conf.d/guest.toml", 3, 1}},
 			{Name: "one", Interface: "one", Kind: Access, From: []string{"fiber"}, Subnet: AutoSubnet, Length: 128,
 				Address: netip.IPv6Unspecified(),
 				RA: RA{Enabled: true, MaxInterval: 600 * time.Second, MinInterval: 200 * time.Second, RouterLifetime: 1800 * time.Second,
 					PreferredLifetime: 2700 * time.Second, ValidLifetime: 7200 * time.Second,
-					DNS: []netip.Addr{netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("fe80::1")}, MTU: 1280, Preference: "medium", Routes: true},
+					DNS: []netip.Addr{netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("fe80::1")}, MTU: 1280, Preference: "medium", Routes: true, OnLink: true},
 				DHCPv6: defaultServer,
 				Pos:    Position{"conf.d/hooks.toml", 7, 1}},
 		},

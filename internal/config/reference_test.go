@@ -41,6 +41,10 @@ kind = "transit"
 interface = "lan0"
 [downstream.hosting]
 kind = "service"
+[downstream.catchall]
+kind = "service"
+interface = "wan0"
+anyip.mode = "interface"
 [downstream.web]
 kind = "service"
 interface = "wan0"
@@ -83,7 +87,7 @@ func TestReferenceIsComplete(t *testing.T) {
 	for _, d := range p.config.Downstreams {
 		kinds = append(kinds, d.Kind)
 	}
-	if want := []Kind{Access, Transit, Service, Service, Reserve}; !slices.Equal(kinds, want) || len(p.sections) != 4+len(want) {
+	if want := []Kind{Access, Transit, Service, Service, Service, Reserve}; !slices.Equal(kinds, want) || len(p.sections) != 4+len(want) {
 		t.Errorf("%d sections were read, downstreams %v; want the top, rules, an uplink, downstreams %v and a hook", len(p.sections), kinds, want)
 	}
 }

@@ -33,6 +33,11 @@ length = 56
 address = "::300:0:0:1"
 dhcpv6.length = 62
 
+[downstream.silent]
+kind = "transit"
+interface = "lan1"
+ra = "off"
+
 [downstream.web]
 kind = "service"
 length = 96
@@ -64,7 +69,9 @@ length = 60
 		{Name: "guest", Interface: "lan0.7", Kind: Access, Subnet: VLANSubnet, Length: 64, Host: HostEUI64, RA: defaultRA, DHCPv6: defaultServer},
 		{Name: "routed", Interface: "lan0", Kind: Transit, Subnet: HashSubnet, Length: 60, Host: HostNone, Via: netip.MustParseAddr("fe80::2")},
 		{Name: "pool", Interface: "lan0", Kind: Transit, Subnet: AutoSubnet, Length: 56, Address: netip.MustParseAddr("::300:0:0:1"),
-			DHCPv6: Server{Enabled: true, Delegate: true, Length: 62, Shortest: 56}},
+			DHCPv6: Server{Enabled: true, Delegate: true, Length: 62, Shortest: 56}, RA: RA{Enabled: true}},
+		{Name: "silent", Interface: "lan1", Kind: Transit, Subnet: AutoSubnet, Length: 64, Host: HostNone,
+			DHCPv6: Server{Enabled: true, Delegate: true, Length: 64, Shortest: 64}},
 		{Name: "web", Kind: Service, Subnet: AutoSubnet, Length: 96, Host: HostNone, AnyIP: AnyIP{Mode: AnyIPSubnet}},
 		{Name: "catch", Interface: "wan0", Kind: Service, Subnet: AutoSubnet, Length: 64, Host: HostNone,
 			AnyIP: AnyIP{Mode: AnyIPInterface, Nonlocal: true, Unfiltered: true}},
@@ -149,7 +156,7 @@ func soundUse(t *testing.T, d Downstream) {
 		"host":      word && d.Length > 64 || d.Kind == Access && d.Host == HostNone || !onLink && d.Host != HostNone,
 		"address":   (d.Host == HostFixed) != d.Address.IsValid(),
 		"via":       d.Via.IsValid() && (d.Kind != Transit || !d.Via.IsLinkLocalUnicast() || d.Via.Zone() != ""),
-		"ra":        d.Kind != Access && d.RA.Enabled,
+		"ra":        d.Kind != Access && d.RA.Enabled && (d.Kind != Transit || d.Via.IsValid()),
 		"dhcpv6":    (!onLink || d.Via.IsValid()) && d.DHCPv6 != Server{} || d.DHCPv6.Enabled && (d.DHCPv6.Shortest < 1 || d.DHCPv6.Shortest > d.DHCPv6.Length || d.DHCPv6.Length > 64),
 		"anyip":     (d.Kind == Service) != (d.AnyIP.Mode != "") || (d.AnyIP.Mode == AnyIPMark) != (d.AnyIP.Mark != 0),
 	} {

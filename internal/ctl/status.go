@@ -165,6 +165,11 @@ type AnnouncedPrefix struct {
 	Preferred uint32       `json:"preferred"`
 	Valid     uint32       `json:"valid"`
 }
+	Managed  bool              `json:"managed,omitempty"`    // M flag: DHCPv6 leases addresses
+
+	// Prefixes without L flag, or without A flag.
+	NotOnLink     bool `json:"not_on_link,omitempty"`
+	NotAutonomous bool `json:"not_autonomous,omitempty"`
 
 // Problem is something that needs attention.
 type Problem struct {

@@ -17,7 +17,7 @@ type Loan struct {
 	Uplink     string       `json:"uplink,omitempty"` // absent: part of the ULA prefix
 	Delegation netip.Prefix `json:"delegation"`
 	Prefix     netip.Prefix `json:"prefix"`
-	State      string       `json:"state"` // preferred, deprecated
+	State      string       `json:"state"`     // preferred, deprecated
 	Preferred  Lifetime     `json:"preferred"` // what is left of the delegation
 	Valid      Lifetime     `json:"valid"`
 	Until      Lifetime     `json:"until"`             // the end of it unless the inner router has it extended

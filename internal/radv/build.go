@@ -51,7 +51,7 @@ func build(a policy.Announcement, gone leftovers, link kernel.Link, now time.Tim
 	d := newDraft(a, link)
 	d.link(link.MAC, a.MTU)
 	for i, p := range a.Prefixes {
-		if o := prefixOption(p, now); o != nil {
+		if o := prefixOption(p, a, now); o != nil {
 			d.add(32, i < maxPrefixes, o, "prefix "+p.Prefix.String())
 		}
 	}
@@ -76,24 +76,33 @@ func build(a policy.Announcement, gone leftovers, link kernel.Link, now time.Tim
 	return d.ra, d.omitted
 }
 
-// prefixOption returns the Prefix Information option for p, or nil for what must not stand in one.
-func prefixOption(p policy.AnnouncedPrefix, now time.Time) *ndp.PrefixInformation {
+// prefixOption returns the Prefix Information option of a for p, or nil for what must not stand in one.
+func prefixOption(p policy.AnnouncedPrefix, a policy.Announcement, now time.Time) *ndp.PrefixInformation {
 	if !p.Prefix.IsValid() || !p.Prefix.Addr().Is6() || p.Prefix.Addr().Is4In6() {
 		return nil
 	}
 	o := &ndp.PrefixInformation{
 		PrefixLength: uint8(p.Prefix.Bits()),
 		Prefix:       p.Prefix.Masked().Addr(),
-		OnLink:       true,
-		// Hosts make addresses from prefixes of 64 bits only (RFC 4862 §5.5.3 d). A stale prefix keeps its flags:
-		// without A a host ignores the option, and with it the lifetimes of 0 (RFC 9096 §3.5).
-		AutonomousAddressConfiguration: p.Prefix.Bits() == 64,
+		OnLink:       !a.NotOnLink,
+		// Hosts make addresses from prefixes of 64 bits only (RFC 4862 §5.5.3 d).
+		AutonomousAddressConfiguration: p.Prefix.Bits() == 64 && !a.NotAutonomous,
 	}
-	if !p.Stale {
-		o.ValidLifetime = min(left(p.ValidUntil, now), max(0, p.ValidCap.Truncate(time.Second)))
-		o.PreferredLifetime = min(left(p.PreferredUntil, now), max(0, p.PreferredCap.Truncate(time.Second)), o.ValidLifetime)
+	if p.Stale {
+		takeBack(o)
+		return o
 	}
+	o.ValidLifetime = min(left(p.ValidUntil, now), max(0, p.ValidCap.Truncate(time.Second)))
+	o.PreferredLifetime = min(left(p.PreferredUntil, now), max(0, p.PreferredCap.Truncate(time.Second)), o.ValidLifetime)
 	return o
+}
+
+// takeBack makes o the end of its prefix for every host. Lifetimes count for addresses only with the A flag (RFC 4862 §5.5.3 a),
+// and for what is on-link only with the L flag (RFC 4861 §6.3.4). Both are set, since the flags may have been others when hosts
+// heard of the prefix, be it before a reload. With lifetimes of 0 neither flag gives a host anything that it has not.
+func takeBack(o *ndp.PrefixInformation) {
+	o.ValidLifetime, o.PreferredLifetime = 0, 0
+	o.OnLink, o.AutonomousAddressConfiguration = true, o.PrefixLength == 64
 }
 
 // left returns what is left of d in whole seconds, rounded down.
@@ -123,7 +132,7 @@ func dnsLifetime(a policy.Announcement, now time.Time) time.Duration {
 	life := threeIntervals(a)
 	var longest time.Duration
 	for _, p := range a.Prefixes {
-		if o := prefixOption(p, now); o != nil {
+		if o := prefixOption(p, a, now); o != nil {
 			longest = max(longest, o.ValidLifetime)
 		}
 	}

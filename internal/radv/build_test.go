@@ -48,7 +48,7 @@ router 30m0s hoplimit 64 managed false other false
 lladdr 02:00:00:00:01:01
 prefix 2001:db8:a::/64 onlink true auto true valid 1h30m0s preferred 45m0s
 `},
-		{"a stale prefix has lifetimes 0 and keeps its flags", func(a *policy.Announcement) { a.Prefixes[0].Stale = true }, `
+		{"a stale prefix has lifetimes 0 and its flags", func(a *policy.Announcement) { a.Prefixes[0].Stale = true }, `
 router 30m0s hoplimit 64 managed false other false
 lladdr 02:00:00:00:01:01
 prefix 2001:db8:a::/64 onlink true auto true valid 0s preferred 0s
@@ -91,6 +91,18 @@ rdnss [2001:db8::53] lifetime 10s
 router 30m0s hoplimit 64 managed false other true preference high
 lladdr 02:00:00:00:01:01
 prefix 2001:db8:a::/64 onlink true auto true valid 1h30m0s preferred 45m0s
+`},
+		{"other flags (RFC 7084 L-7)", func(a *policy.Announcement) { a.Managed, a.NotOnLink, a.NotAutonomous = true, true, true }, `
+router 30m0s hoplimit 64 managed true other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink false auto false valid 1h30m0s preferred 45m0s
+`},
+		{"a stale prefix has both flags, whatever those of the others are", func(a *policy.Announcement) {
+			a.NotOnLink, a.NotAutonomous, a.Prefixes[0].Stale = true, true, true
+		}, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 0s preferred 0s
 `},
 		{"no default router has no preference (RFC 4191 §2.2)", func(a *policy.Announcement) { a.Router, a.Preference = false, "low" }, `
 router 0s hoplimit 64 managed false other false
@@ -156,6 +168,17 @@ pref64 64:ff9b::/96 lifetime 18h12m8s
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// The last word about a prefix is for hosts that know it by other flags, too.
+func TestWithdrawFlags(t *testing.T) {
+	a := announce(start, prefixA)
+	a.NotOnLink, a.NotAutonomous = true, true
+	ra := Build(a, lan, start)
+	withdraw(ra, true)
+	if got, want := text(ra), "prefix 2001:db8:a::/64 onlink true auto true valid 0s preferred 0s\n"; !strings.Contains(got, want) {
+		t.Errorf("no line %q in:\n%s", want, got)
 	}
 }
 
@@ -234,6 +257,7 @@ func TestBuildBounds(t *testing.T) {
 				Prefix: netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i), 15: 1}), rapid.OneOf(rapid.Just(0), rapid.IntRange(40, 128)).Draw(t, "route length"))})
 		}
 		a.Preference, a.Other = rapid.SampledFrom([]string{"", "low", "medium", "high"}).Draw(t, "preference"), rapid.Bool().Draw(t, "other")
+		a.Managed, a.NotOnLink, a.NotAutonomous = rapid.Bool().Draw(t, "managed"), rapid.Bool().Draw(t, "not on-link"), rapid.Bool().Draw(t, "not autonomous")
 		a.CaptivePortal = rapid.StringMatching(`[a-z0-9/:.]{0,300}`).Draw(t, "portal")
 		a.Search = rapid.SliceOfN(rapid.StringMatching(`[a-z0-9.-]{0,80}`), 0, 20).Draw(t, "search")
 		link := lan
@@ -256,7 +280,7 @@ func TestBuildBounds(t *testing.T) {
 			t.Fatal(err)
 		}
 		ra := m.(*ndp.RouterAdvertisement)
-		if ra.OtherConfiguration != a.Other || ra.ManagedConfiguration {
+		if ra.OtherConfiguration != a.Other || ra.ManagedConfiguration != a.Managed {
 			t.Fatalf("flags of %+v", ra)
 		}
 		if ra.RouterLifetime == 0 && ra.RouterSelectionPreference != ndp.Medium {
@@ -274,7 +298,8 @@ func TestBuildBounds(t *testing.T) {
 			prefixes++
 			p := a.Prefixes[o.Prefix.As16()[4]]
 			if o.PreferredLifetime > o.ValidLifetime || o.ValidLifetime > p.ValidCap || o.PreferredLifetime > p.PreferredCap ||
-				p.Stale && o.ValidLifetime > 0 || o.AutonomousAddressConfiguration != (o.PrefixLength == 64) {
+				p.Stale && o.ValidLifetime > 0 || o.OnLink == (a.NotOnLink && !p.Stale) ||
+				o.AutonomousAddressConfiguration != (o.PrefixLength == 64 && (p.Stale || !a.NotAutonomous)) {
 				t.Fatalf("%+v from %+v", o, p)
 			}
 			if end, ok := p.ValidUntil.Time(); ok && o.ValidLifetime > 0 && start.Add(o.ValidLifetime).After(end) {
@@ -323,6 +348,9 @@ func TestSameMeaning(t *testing.T) {
 		{"preference", func(a *policy.Announcement) { a.Preference = "high" }, false},
 		{"preference spelt out", func(a *policy.Announcement) { a.Preference = "medium" }, true},
 		{"O flag", func(a *policy.Announcement) { a.Other = true }, false},
+		{"M flag", func(a *policy.Announcement) { a.Managed = true }, false},
+		{"L flag", func(a *policy.Announcement) { a.NotOnLink = true }, false},
+		{"A flag", func(a *policy.Announcement) { a.NotAutonomous = true }, false},
 		{"route", func(a *policy.Announcement) {
 			a.Routes = []policy.AnnouncedRoute{{Prefix: prefixB, Until: lifetime.Forever()}}
 		}, false},

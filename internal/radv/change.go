@@ -15,6 +15,7 @@ const tolerance = 2 * time.Second
 func sameMeaning(a, b *ndp.RouterAdvertisement) bool {
 	return a.RouterLifetime == b.RouterLifetime && a.CurrentHopLimit == b.CurrentHopLimit &&
 		a.RouterSelectionPreference == b.RouterSelectionPreference && a.OtherConfiguration == b.OtherConfiguration &&
+		a.ManagedConfiguration == b.ManagedConfiguration &&
 		slices.EqualFunc(a.Options, b.Options, sameOption)
 }
 
@@ -37,7 +38,8 @@ func sameOption(a, b ndp.Option) bool {
 		return ok && a.MTU == b.MTU
 	case *ndp.PrefixInformation:
 		b, ok := b.(*ndp.PrefixInformation)
-		return ok && a.Prefix == b.Prefix && a.PrefixLength == b.PrefixLength &&
+		return ok && a.Prefix == b.Prefix && a.PrefixLength == b.PrefixLength && a.OnLink == b.OnLink &&
+			a.AutonomousAddressConfiguration == b.AutonomousAddressConfiguration &&
 			sameLifetime(a.ValidLifetime, b.ValidLifetime) && sameLifetime(a.PreferredLifetime, b.PreferredLifetime)
 	case *ndp.RouteInformation:
 		b, ok := b.(*ndp.RouteInformation)
@@ -74,7 +76,7 @@ func withdraw(ra *ndp.RouterAdvertisement, everything bool) {
 	for _, o := range ra.Options {
 		switch o := o.(type) {
 		case *ndp.PrefixInformation:
-			o.ValidLifetime, o.PreferredLifetime = 0, 0
+			takeBack(o)
 		case *ndp.RouteInformation:
 			o.RouteLifetime = 0
 		case *ndp.RecursiveDNSServer:

@@ -22,7 +22,7 @@ type draft struct {
 
 // newDraft returns an advertisement without options.
 func newDraft(a policy.Announcement, link kernel.Link) *draft {
-	d := &draft{ra: &ndp.RouterAdvertisement{CurrentHopLimit: hopLimit, OtherConfiguration: a.Other}}
+	d := &draft{ra: &ndp.RouterAdvertisement{CurrentHopLimit: hopLimit, ManagedConfiguration: a.Managed, OtherConfiguration: a.Other}}
 	if a.Router {
 		d.ra.RouterLifetime = min(max(0, a.RouterLifetime), maxLifetime).Truncate(time.Second)
 	}

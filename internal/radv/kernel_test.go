@@ -110,6 +110,28 @@ func TestKernelHost(t *testing.T) {
 	shows(t, host, "-6 addr show dev eth0 -deprecated", "inet6 2001:db8:b:0:")
 }
 
+// TestKernelFlags has a host that knows a prefix by both flags, a router that announces it without them from then on, and the end
+// of the prefix. The host hears of that; of the next prefix it makes no address, and does not take it for on-link.
+func TestKernelFlags(t *testing.T) {
+	router, host := pair(t, "router", "host")
+	a := announce(time.Now(), prefixA)
+	s := sends(t, router, a)
+	shows(t, host, "-6 addr show dev eth0 -deprecated", "inet6 2001:db8:a:0:")
+	shows(t, host, "-6 route show", "2001:db8:a::/64 dev eth0")
+	a.NotOnLink, a.NotAutonomous, a.Router = true, true, false
+	s.Set(a)
+	shows(t, host, "-6 route show default", "!default") // it has heard of it
+
+	b := announce(time.Now(), prefixB, prefixA)
+	b.NotOnLink, b.NotAutonomous, b.Prefixes[1].Stale = true, true, true
+	s.Set(b)
+	shows(t, host, "-6 route show default", "default via")
+	shows(t, host, "-6 addr show dev eth0 -deprecated", "!inet6 2001:db8:a:0:")
+	shows(t, host, "-6 route show", "!2001:db8:a::/64 dev eth0")
+	shows(t, host, "-6 addr show dev eth0", "!inet6 2001:db8:b:0:")
+	shows(t, host, "-6 route show", "!2001:db8:b::/64 dev eth0")
+}
+
 // TestKernelRoutes has a host that takes routes (RFC 4191 type C): it keeps those inside when there is no way out, and drops the
 // one that is withdrawn.
 func TestKernelRoutes(t *testing.T) {

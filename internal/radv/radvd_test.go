@@ -65,6 +65,14 @@ var likeRadvd = []struct {
 		policy.Announcement{RouterLifetime: 1800 * time.Second, Preference: "high", // which is not to be said then
 			Prefixes: []policy.AnnouncedPrefix{lasting("2001:db8:a::/64", 2700*time.Second, 5400*time.Second)},
 			Routes:   []policy.AnnouncedRoute{toForever("2001:db8:a::/56")}}},
+	{"hosts that ask DHCPv6 for addresses and send everything to the router", `AdvDefaultLifetime 1800; AdvManagedFlag on;
+		prefix 2001:db8:a::/64 { AdvValidLifetime 5400; AdvPreferredLifetime 2700; AdvAutonomous off; AdvOnLink off; };`,
+		policy.Announcement{Router: true, RouterLifetime: 1800 * time.Second, Managed: true, NotAutonomous: true, NotOnLink: true,
+			Prefixes: []policy.AnnouncedPrefix{lasting("2001:db8:a::/64", 2700*time.Second, 5400*time.Second)}}},
+	{"a prefix that is not on-link", `AdvDefaultLifetime 1800;
+		prefix 2001:db8:a::/64 { AdvValidLifetime 5400; AdvPreferredLifetime 2700; AdvOnLink off; };`,
+		policy.Announcement{Router: true, RouterLifetime: 1800 * time.Second, NotOnLink: true,
+			Prefixes: []policy.AnnouncedPrefix{lasting("2001:db8:a::/64", 2700*time.Second, 5400*time.Second)}}},
 	{"a prefix of another length", `AdvDefaultLifetime 1800;
 		prefix 2001:db8:a::/60 { AdvValidLifetime 5400; AdvPreferredLifetime 2700; AdvAutonomous off; };`,
 		policy.Announcement{Router: true, RouterLifetime: 1800 * time.Second,
