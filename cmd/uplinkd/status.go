@@ -128,6 +128,9 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	default:
 		p.field("delegation", "none")
 	}
+	for _, w := range u.Withdrawn {
+		p.field("withdrawn", fmt.Sprintf("%s  taken back by the provider before its time, refused for %s", w.Prefix, span(w.Until.Seconds)))
+	}
 	for _, a := range u.Addresses {
 		p.field("address", fmt.Sprintf("%s by DHCPv6  preferred %s  valid %s", a.Address, span(a.Preferred.Seconds), span(a.Valid.Seconds)))
 	}
@@ -199,9 +202,6 @@ func announcedText(a ctl.Announcement) string {
 	for _, x := range a.Prefixes {
 		parts = append(parts, fmt.Sprintf("%s (preferred %s, valid %s)", x.Prefix, span(x.Preferred), span(x.Valid)))
 	}
-	if len(a.DNS) > 0 {
-		parts = append(parts, "DNS "+join(a.DNS))
-	}
 	if a.NotAutonomous {
 		parts = append(parts, "hosts make no addresses of it")
 	}
@@ -210,6 +210,9 @@ func announcedText(a ctl.Announcement) string {
 	}
 	if a.NotOnLink {
 		parts = append(parts, "hosts send everything to the router")
+	}
+	if len(a.DNS) > 0 {
+		parts = append(parts, "DNS "+join(a.DNS))
 	}
 	if len(a.Search) > 0 {
 		parts = append(parts, "search "+strings.Join(a.Search, ", "))

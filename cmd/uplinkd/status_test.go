@@ -142,7 +142,7 @@ func scenes() map[string]scene {
 				Told: pd.Info{DNS: dns, DomainSearch: []string{"example.net"}}}, "cable": {Reported: true}},
 			clients: map[string]engine.ClientStatus{"fiber": boundClient(first, second), "cable": {State: "waiting for link", Since: hour}},
 			ledger: policy.Ledger{Announced: map[string][]policy.AnnouncedRecord{"lan": {{Prefix: netip.MustParsePrefix("2001:db8:99::/64"),
-				Until: at(time.Hour)}}}},
+				Until: at(time.Hour)}}}, Holds: map[string][]policy.HeldRecord{"fiber": {{Prefix: netip.MustParsePrefix("2001:db8:99::/56"), Until: at(time.Hour)}}}},
 			hooks: []ctl.HookStatus{{Name: "ddns", Runs: 7, Failures: 3, LastRun: &hour, NextTry: &soon, Waiting: 2,
 				Error: "run /etc/uplinkd/hooks/ddns prefix.new: exit status 1"}, {Name: "log", OK: true}}},
 		"no-prefix": {config: smallConfig, links: []string{"wan0", "lan0"}, ready: true,

@@ -69,6 +69,9 @@ func siteUplink(u policy.Uplink, now time.Time) Uplink {
 		out.Delegations = append(out.Delegations, Delegation{Prefix: g.Prefix, State: string(g.State),
 			Preferred: LifetimeAt(g.PreferredUntil, now), Valid: LifetimeAt(g.ValidUntil, now)})
 	}
+	for _, r := range u.Withdrawn {
+		out.Withdrawn = append(out.Withdrawn, Withdrawn{Prefix: r.Prefix, Until: LifetimeAt(r.Until, now)})
+	}
 	return out
 }
 

@@ -28,6 +28,9 @@ func (x *Explanation) parts(s *engine.Snapshot, now time.Time) {
 			x.part(g.Prefix, "delegated on uplink "+u.Name)
 			x.part(g.Exclude, "left out of "+g.Prefix.String()+" for the link to the provider (RFC 6603)")
 		}
+		for _, r := range u.Withdrawn {
+			x.part(r.Prefix, "taken back by the provider of uplink "+u.Name)
+		}
 		for _, a := range u.Loopback {
 			x.part(a.Address, "the router's own address on "+policy.Loopback+" (uplink "+u.Name+")")
 		}

@@ -168,6 +168,12 @@ func (x *Explanation) uplink(u policy.Uplink, c engine.ClientStatus, now time.Ti
 			x.role("in delegation " + g.Prefix.String() + " of uplink " + u.Name + x.unused())
 		}
 	}
+	for _, r := range u.Withdrawn {
+		if x.in(r.Prefix) {
+			x.role("in " + r.Prefix.String() + ", which the provider of uplink " + u.Name + " has taken back before its time: refused until " +
+				LifetimeAt(r.Until, now).Until)
+		}
+	}
 }
 
 // ownOn is how the router has come by its address a on the interface of uplink u.

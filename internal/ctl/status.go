@@ -73,12 +73,20 @@ type Uplink struct {
 	Client      Client6      `json:"client,omitzero"`           // not in what hooks get
 	Unasked     bool         `json:"no_prefix_asked,omitempty"` // dhcpv6.prefixes = []
 	Delegations []Delegation `json:"delegations"`
+	Withdrawn   []Withdrawn  `json:"withdrawn,omitempty"` // taken back by the provider before their time
 	Addresses   []Leased     `json:"addresses,omitempty"` // of the router itself, by DHCPv6
 	Loopback    []Leased     `json:"loopback,omitempty"`  // of the router itself on lo, out of the delegations
 	DNS         []netip.Addr `json:"dns,omitempty"`
 	Search      []string     `json:"search,omitempty"`
 	Told        policy.Told  `json:"told,omitzero"` // all that the provider tells by DHCPv6 and in RAs, also DNS and Search
 	Config      string       `json:"config"`
+}
+
+// Withdrawn is a delegation that the provider has taken back before its time. He may still route it here: until its lease would
+// have ended, what comes for it or has a source in it is refused.
+type Withdrawn struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Until  Lifetime     `json:"until"`
 }
 
 // Client6 is the DHCPv6 client of an uplink.
@@ -157,6 +165,11 @@ type Announcement struct {
 	Prefer   string            `json:"preference,omitempty"` // RFC 4191: low, high
 	Routes   []netip.Prefix    `json:"routes,omitempty"`     // reached through this router (RFC 4191)
 	Other    bool              `json:"other,omitempty"`      // O flag: DHCPv6 has more to tell
+	Managed  bool              `json:"managed,omitempty"`    // M flag: DHCPv6 leases addresses
+
+	// Prefixes without L flag, or without A flag.
+	NotOnLink     bool `json:"not_on_link,omitempty"`
+	NotAutonomous bool `json:"not_autonomous,omitempty"`
 }
 
 // AnnouncedPrefix is a Prefix Information option with the seconds that it would carry now.
@@ -165,11 +178,6 @@ type AnnouncedPrefix struct {
 	Preferred uint32       `json:"preferred"`
 	Valid     uint32       `json:"valid"`
 }
-	Managed  bool              `json:"managed,omitempty"`    // M flag: DHCPv6 leases addresses
-
-	// Prefixes without L flag, or without A flag.
-	NotOnLink     bool `json:"not_on_link,omitempty"`
-	NotAutonomous bool `json:"not_autonomous,omitempty"`
 
 // Problem is something that needs attention.
 type Problem struct {
