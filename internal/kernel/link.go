@@ -19,7 +19,11 @@ type Link struct {
 	OtherLinkLocal []netip.Addr   `json:"other_link_local,omitempty"` // its other link-local addresses, sorted
 	Globals        []netip.Prefix `json:"globals,omitempty"`          // global and ULA addresses of any owner that have passed DAD, sorted
 	Duplicates     []netip.Addr   `json:"duplicates,omitempty"`       // global addresses that failed DAD: somebody else on the link has them
+	OnLink         []netip.Prefix `json:"on_link,omitempty"`          // global and ULA prefixes of which others are neighbours, as the main table has it; at most MaxOnLink, sorted
 }
+
+// MaxOnLink bounds the on-link prefixes of a link: any router on it can make the kernel believe in as many as it likes.
+const MaxOnLink = 64
 
 // Equal reports whether two facts about a link are the same.
 func (l Link) Equal(o Link) bool {
@@ -28,5 +32,5 @@ func (l Link) Equal(o Link) bool {
 		return false
 	}
 	return slices.Equal(l.OtherLinkLocal, o.OtherLinkLocal) && slices.Equal(l.Globals, o.Globals) &&
-		slices.Equal(l.Duplicates, o.Duplicates)
+		slices.Equal(l.Duplicates, o.Duplicates) && slices.Equal(l.OnLink, o.OnLink)
 }

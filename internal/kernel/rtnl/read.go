@@ -201,6 +201,9 @@ func (k *Kernel) Links(ctx context.Context) ([]kernel.Link, error) {
 		}
 	}
 	k.duplicates.forget(noted)
+	if err := k.readOnLink(ctx, at, addrs); err != nil {
+		return nil, fmt.Errorf("read on-link prefixes: %w", err)
+	}
 	for i := range links {
 		l := &links[i]
 		slices.SortFunc(l.OtherLinkLocal, netip.Addr.Compare)
