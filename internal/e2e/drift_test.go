@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -133,6 +134,8 @@ func (s *site) drifts(v *simulated) []drift {
 	}
 	return []drift{
 		ip("-6 address del %s/64 dev lan0", lan),
+		ip("-6 address change %s/64 dev lan0", lan), // adds an on-link route of the kernel's
+		ip("-6 address change %s/64 dev lan0 valid_lft 1000 preferred_lft 0 noprefixroute", lan),
 		ip("-6 rule del pref 10001 protocol 200"),
 		ip("-6 rule del pref 1000"),
 		ip("-6 route del %s dev lan0", subnet),
@@ -203,5 +206,81 @@ func TestLeaseEndsWhileUplinkIsGone(t *testing.T) {
 	s.reach()
 	if err := s.client().Renew(context.Background(), "fiber"); err != nil {
 		t.Errorf("renew on the new interface: %v", err)
+	}
+}
+
+// TestDriftWhileStopped changes an address of uplinkd's while the daemon is down: it is put right at the next start. Changed once
+// more it is still uplinkd's, and goes with `uplinkd clean`; one that somebody else has made stays, although it is the same.
+func TestDriftWhileStopped(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, false)
+	before := s.kernelText()
+	s.simulate(forever)
+	s.configure(prompt)
+	s.start()
+	s.awaitHealthy()
+	s.hostAddress(pool, "preferred", preferred)
+	healthy, own := s.kernelText(), addresses(s.router, "lan0")[0].Local
+	s.end(syscall.SIGTERM)
+	s.router.IP("-6 address change %s/64 dev lan0", own)
+	s.start()
+	s.asBefore(healthy, "changed while the daemon was down")
+	s.quiet()
+
+	clean := func() {
+		t.Helper()
+		if out, stderr, status := s.run("clean"); status != 0 {
+			t.Fatalf("clean: status %d\n%s%s", status, out, stderr)
+		}
+		if after := s.kernelText(); after != before {
+			t.Errorf("before the first start:\n%safter clean:\n%s", before, after)
+		}
+	}
+	s.end(syscall.SIGTERM)
+	s.router.IP("-6 address change %s/64 dev lan0", own)
+	clean()
+	if left := addresses(s.router, "lan0"); len(left) > 0 {
+		t.Errorf("after clean: %v", left)
+	}
+
+	s.start()
+	s.asBefore(healthy, "a start after clean")
+	s.end(syscall.SIGTERM)
+	s.router.IP("-6 address del %s/64 dev lan0", own)
+	s.router.IP("-6 address add %s/64 dev lan0 nodad", own)
+	clean()
+	if left := addresses(s.router, "lan0"); len(left) != 1 || left[0].Local != own {
+		t.Errorf("clean took an address that somebody else had made: %v", left)
+	}
+}
+
+// TestRouteTakenOver has somebody replace the on-link route by one of his, and add a rule like one of uplinkd's. Both are his from
+// then on: that is said, once, and ours comes back when he takes his away.
+func TestRouteTakenOver(t *testing.T) {
+	t.Parallel()
+	s, _ := bound(t, forever, prompt)
+	healthy, subnet := s.kernelText(), s.subnetOf("lan", pool)
+	m := regexp.MustCompile(`route (` + regexp.QuoteMeta(subnet.String()) + ` dev lan0 metric [0-9]+) proto 200`).FindStringSubmatch(healthy)
+	if m == nil {
+		t.Fatalf("no on-link route in\n%s", healthy)
+	}
+	s.router.IP("-6 route replace %s", m[1])
+	s.router.IP("-6 rule add pref 10001 from %s lookup 1001", s.delegation(pool).Prefix)
+	s.problem(m[1] + " proto 200: exists already and belongs to somebody else (proto boot)")
+	for range 3 { // retries, and steps for other reasons
+		s.reconciles(1)
+	}
+	s.reach()
+	if out := s.daemon.Output(); strings.Contains(out, "prefix.lost") || strings.Count(out, "belongs to somebody else") > 5 {
+		t.Errorf("the log has too much of it:\n%s", out)
+	}
+	s.router.IP("-6 route del %s proto boot", m[1])
+	s.asBefore(healthy, "the route of somebody else is gone")
+	s.end(syscall.SIGTERM)
+	if out, stderr, status := s.run("clean"); status != 0 {
+		t.Fatalf("clean: status %d\n%s%s", status, out, stderr)
+	}
+	if left := s.router.IP("-6 rule show pref 10001"); strings.Count(left, "\n") != 1 {
+		t.Errorf("of two rules with pref 10001, somebody else's is to stay; left:\n%s", left)
 	}
 }

@@ -96,9 +96,10 @@ type Engine struct {
 	warm      time.Time // end of the last step or rehearsal
 	resyncAt  time.Time
 	ready     bool
-	began     time.Time        // of Run
-	readable  bool             // the last step could read the kernel
-	found     []policy.Problem // by the last step
+	began     time.Time                 // of Run
+	readable  bool                      // the last step could read the kernel
+	refused   map[string]kernel.OpError // what the kernel does not carry out, by Op.Object
+	found     []policy.Problem          // by the last step
 	status    string
 	gen       uint64
 	postponed map[string]bool // uplinks whose prefixes change too often: their newest lease waits

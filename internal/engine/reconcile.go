@@ -52,10 +52,10 @@ func (e *Engine) step(ctx context.Context) {
 	took.All = time.Since(start)
 	e.saveLeases()
 	e.counters.add(report, took)
-	e.log(report)
+	e.log(report, e.refuse(report, held))
 	e.settled(report, want)
 	e.retry(len(report.Failed) > 0 || len(held.fighting) > 0)
-	problems = append(problems, findings(report, held)...)
+	problems = append(problems, e.findings(report, held)...)
 	first := !e.ready && (len(report.Failed) == 0 || start.Sub(e.began) > patience)
 	e.ready = e.ready || first
 	site = e.confirmed(site, report, held)
@@ -222,53 +222,5 @@ func (e *Engine) settled(r kernel.Report, want kernel.State) {
 	}
 	if changed {
 		e.save()
-	}
-}
-
-// findings turns what went wrong in the kernel into problems.
-func findings(r kernel.Report, h holdings) (ps []policy.Problem) {
-	const most = 20 // of a kind: a broken kernel must not fill the screen
-	for i, f := range r.Failed {
-		if i == most {
-			ps = append(ps, policy.Problem{Path: "kernel", Code: "apply-failed", Message: fmt.Sprintf("and %d more operations", len(r.Failed)-most)})
-			break
-		}
-		ps = append(ps, policy.Problem{Path: path(f.Op.Row.Why()), Code: "apply-failed", Message: f.Error()})
-	}
-	for i, op := range h.fighting {
-		if i == most {
-			break
-		}
-		ps = append(ps, policy.Problem{Path: path(op.Row.Why()), Code: "fighting",
-			Message: "another program keeps undoing this, so it is repaired only every few seconds: " + op.Text(time.Now())})
-	}
-	return ps
-}
-
-func path(why kernel.Reason) string {
-	switch {
-	case why.Downstream != "":
-		return "downstream." + why.Downstream
-	case why.Uplink != "":
-		return "uplink." + why.Uplink
-	}
-	return "kernel"
-}
-
-func (e *Engine) log(r kernel.Report) {
-	const most = 50 // lines per step; a table of thousands is a number in the log, its rows are in `uplinkd plan`
-	now := time.Now()
-	for _, op := range r.Done[:min(most, len(r.Done))] {
-		if why := op.Row.Why().Rule; why != "" {
-			e.opt.Log.Info(op.Text(now), "why", why)
-		} else {
-			e.opt.Log.Info(op.Text(now))
-		}
-	}
-	if len(r.Done) > most {
-		e.opt.Log.Info(fmt.Sprintf("and %d more operations", len(r.Done)-most))
-	}
-	for _, f := range r.Failed {
-		e.opt.Log.Error(f.Error())
 	}
 }

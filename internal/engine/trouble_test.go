@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -127,5 +128,38 @@ func TestProviderCannotDriveTheSite(t *testing.T) {
 		if got := kern.Owned().Text(time.Now()); !strings.Contains(got, "2001:db8:4c00::1/64") {
 			t.Errorf("the last prefix was not taken in the end:\n%s", got)
 		}
+	})
+}
+
+// An object of somebody else in the way is one line in the log, however often it is tried again; so is the next one after it was
+// gone. The limiter changes nothing in what status says of it.
+func TestRefusalIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		theirs := kernel.State{Routes: inTheWay("2001:db8:1100::/64", "lan0")}
+		kern := &fake.Kernel{Link: fakeLinks(), Foreign: theirs}
+		var log strings.Builder
+		e := start(t, kern, newMemory(), parse(t, bound.config), func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+		e.Client("fiber", ClientStatus{State: "bound", Reported: true, Lease: lease([]string{"2001:db8:1100::/56"})}, true)
+		check := func(lines int) {
+			t.Helper()
+			for range 40 {
+				e.Hint() // somebody else's routes change all the time
+				pass(100 * time.Millisecond)
+				if p := e.Snapshot().Problems; len(p) != 1 || p[0].Code != "apply-failed" || !strings.Contains(p[0].Message, fake.ErrExists.Error()) {
+					t.Fatalf("problems %v", p)
+				}
+			}
+			if n := strings.Count(log.String(), "level=ERROR"); n != lines {
+				t.Errorf("%d lines, want %d:\n%s", n, lines, log.String())
+			}
+		}
+		check(1)
+		kern.Change(func() { kern.Foreign = kernel.State{} })
+		pass(2 * time.Minute)
+		if p := e.Snapshot().Problems; len(p) != 0 {
+			t.Errorf("problems %v", p)
+		}
+		kern.Change(func() { kern.Foreign, kern.State.Routes = theirs, nil })
+		check(2)
 	})
 }
