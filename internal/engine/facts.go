@@ -196,6 +196,7 @@ func (e *Engine) refreshLinks(ctx context.Context) {
 	}
 	e.resyncAt = resync(time.Now())
 	if slices.EqualFunc(links, e.links, kernel.Link.Equal) {
+		e.followNames() // the config may be another one
 		return
 	}
 	e.links = links
@@ -203,6 +204,7 @@ func (e *Engine) refreshLinks(ctx context.Context) {
 	for _, l := range links {
 		e.world.Links[l.Name] = l
 	}
+	e.followNames()
 	if e.opt.Links != nil {
 		e.opt.Links(links)
 	}

@@ -44,6 +44,7 @@ func (d *durable) sound() error {
 	d.Addresses = keepSound(&a, "addresses", d.Addresses, func(r addressRecord) error {
 		return cmp.Or(checkDev(r.Dev), checkAddress(r.Prefix))
 	})
+	soundDevices(&a, d.Devices)
 	for _, name := range slices.Sorted(maps.Keys(d.Sysctls)) {
 		if !ownSysctl.MatchString(name) || !sysctlValue.MatchString(d.Sysctls[name]) {
 			a.note("sysctls: %.80q = %.80q is none that uplinkd sets", name, d.Sysctls[name])

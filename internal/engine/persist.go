@@ -21,6 +21,7 @@ type durable struct {
 	Sysctls   map[string]string `json:"sysctls"`   // name → value from before uplinkd
 	Addresses []addressRecord   `json:"addresses"` // owned, sorted
 	Borrowers []policy.Borrower `json:"borrowers,omitempty"`
+	Devices   map[string]device `json:"devices,omitempty"` // by name, those on which something is announced
 }
 
 // reported is what consumers of events have been told, in site.json. In another boot nothing of it is true any more.
@@ -144,7 +145,7 @@ func (e *Engine) saveNow() {
 
 func (e *Engine) copyLedger() *durable {
 	d := durable{Plan: e.ledger, Sysctls: map[string]string{}, Addresses: slices.Clone(e.saved.Addresses),
-		Borrowers: slices.Clone(e.saved.Borrowers)}
+		Borrowers: slices.Clone(e.saved.Borrowers), Devices: e.saved.Devices}
 	for k, v := range e.saved.Sysctls {
 		d.Sysctls[k] = v
 	}

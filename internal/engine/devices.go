@@ -1,0 +1,111 @@
+package engine
+
+import (
+	"maps"
+	"net"
+	"slices"
+
+	"uplinkd/internal/kernel"
+	"uplinkd/policy"
+)
+
+// device is an interface as it is told from others when it has another name.
+type device struct {
+	Index int    `json:"index"` // in the boot Boot; it lives as long as the interface
+	Boot  string `json:"boot"`
+	MAC   string `json:"mac,omitempty"`
+}
+
+// followNames has what was announced follow an interface to its new name. The config goes by names: when two NICs exchange theirs,
+// each network follows its name to the other cable. But hosts stay on their cable, and have to be told that the prefix that
+// they have is not theirs any more, and whose link it was is known to the device alone.
+func (e *Engine) followNames() {
+	renamed := map[string]string{}
+	for name, d := range e.saved.Devices {
+		if now := d.name(e.links, name, e.opt.BootID); now != name {
+			renamed[name] = now
+		}
+	}
+	if len(renamed) > 0 {
+		e.ledger.Announced = renameAnnounced(e.ledger.Announced, renamed)
+		e.opt.Log.Info("interfaces have other names", "now", renamed)
+	}
+	if next := e.devices(renamed); !maps.Equal(next, e.saved.Devices) {
+		e.saved.Devices = next
+		e.save()
+	}
+}
+
+// name is the name of the interface that was called was. Who is not found keeps it, as one that was deleted and made anew does.
+func (d device) name(links []kernel.Link, was, boot string) string {
+	if d.Boot == boot {
+		if i := slices.IndexFunc(links, func(l kernel.Link) bool { return l.Index == d.Index }); i >= 0 {
+			return links[i].Name
+		}
+	}
+	found := ""
+	for _, l := range links {
+		switch {
+		case d.MAC == "" || l.MAC != d.MAC:
+		case l.Name == was || found != "": // VLANs and bridges share the address of what is below them
+			return was
+		default:
+			found = l.Name
+		}
+	}
+	if found == "" {
+		return was
+	}
+	return found
+}
+
+// devices are the interfaces on which something is or was announced, as they are now, or as they were last if they are not there.
+func (e *Engine) devices(renamed map[string]string) map[string]device {
+	next := map[string]device{}
+	note := func(name string) {
+		if l, ok := e.world.Links[name]; ok {
+			next[name] = device{Index: l.Index, Boot: e.opt.BootID, MAC: l.MAC}
+		} else if was, ok := e.saved.Devices[name]; ok && renamed[name] == "" {
+			next[name] = was
+		}
+	}
+	for _, d := range e.cfg.Downstreams {
+		note(d.Interface)
+	}
+	for _, list := range e.ledger.Announced {
+		for _, r := range list {
+			note(r.Interface)
+		}
+	}
+	return next
+}
+
+// renameAnnounced is a copy of the records with the interfaces that have other names under these.
+func renameAnnounced(records map[string][]policy.AnnouncedRecord, renamed map[string]string) map[string][]policy.AnnouncedRecord {
+	next := make(map[string][]policy.AnnouncedRecord, len(records))
+	for owner, list := range records {
+		list = slices.Clone(list)
+		for i := range list {
+			if now, ok := renamed[list[i].Interface]; ok {
+				list[i].Interface = now
+			}
+		}
+		next[owner] = list
+	}
+	return next
+}
+
+// soundDevices drops what is no interface.
+func soundDevices(a *audit, devices map[string]device) {
+	for _, name := range slices.Sorted(maps.Keys(devices)) {
+		d := devices[name]
+		err := checkDev(name)
+		if err == nil && d.MAC != "" {
+			_, err = net.ParseMAC(d.MAC)
+		}
+		if err != nil || len(d.Boot) > 64 {
+			a.note("devices: %.40q (%.80q) is none that uplinkd notes", name, d.MAC)
+			delete(devices, name)
+		}
+	}
+}
