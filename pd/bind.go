@@ -201,18 +201,25 @@ func (m *Machine) previousPrefixes() (prefixes []netip.Prefix) {
 // second. Of a lease that is over within a minute it is a sixth, which leaves time to repeat the Renew.
 const minRenew = 10 * time.Second
 
+// leastRenew is the least T1 of a lease that is as good as over: of one that the server counts down without extending it,
+// half of what is left would come ever faster. Messages are limited (§14.1), and those after the end would have to wait.
+const leastRenew = 2 * time.Second
+
 // renewTimes are T1 and T2 of an IA granted by v. Where the server leaves the choice to the client (0, §14.2), and where
-// its choice would let a prefix expire before it is renewed, they are 0.5 and 0.8 of the shortest preferred lifetime. T1
-// that comes too soon, whoever chose it, is put off.
+// its choice would let a prefix expire before it is renewed, they are 0.5 and 0.8 of the shortest preferred lifetime of what
+// the server is willing to extend (§21.21). That is not what it grants as deprecated, unless there is nothing else: an old
+// prefix is there to run out beside the new one. T1 that comes too soon, whoever chose it, is put off.
 func renewTimes(now time.Time, v verdict) (t1, t2 lifetime.Deadline) {
+	extended := func(p IAPrefix) bool { return p.Preferred > 0 }
 	preferred, valid := uint32(lifetime.Infinity), uint32(lifetime.Infinity)
 	for _, p := range v.granted {
-		valid = min(valid, p.Valid)
-		if p.Preferred > 0 {
-			preferred = min(preferred, p.Preferred)
+		if extended(p) {
+			preferred, valid = min(preferred, p.Preferred), min(valid, p.Valid)
+		} else if !slices.ContainsFunc(v.granted, extended) {
+			valid = min(valid, p.Valid)
 		}
 	}
-	base := min(preferred, valid) // a prefix granted as deprecated has only the valid lifetime to go by
+	base := min(preferred, valid)
 	ours := func(t uint32) bool { return t == 0 || valid != lifetime.Infinity && t >= valid }
 	d1, d2 := seconds(v.t1), seconds(v.t2)
 	if ours(v.t1) {
@@ -228,7 +235,7 @@ func renewTimes(now time.Time, v verdict) (t1, t2 lifetime.Deadline) {
 	default:
 		d1 = d2 / 8 * 5
 	}
-	if soonest := min(minRenew, seconds(valid)/6); d1 < soonest {
+	if soonest := max(min(minRenew, seconds(valid)/6), min(leastRenew, seconds(valid)/2)); d1 < soonest {
 		d1, d2 = soonest, max(d2, soonest/5*8)
 	}
 	return until(now, d1), until(now, d2)

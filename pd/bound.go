@@ -6,7 +6,29 @@ import (
 	"time"
 )
 
-const minAskInterval = 10 * time.Second // between two messages that InputRenew or a Reconfigure brings forward
+// How often something that happens may bring a message forward. A renumbering can take two Reconfigure messages within a second.
+const (
+	askBurst   = 3                // at once
+	askSpacing = 10 * time.Second // then once in this time
+)
+
+// asks is a token bucket. The zero value is full.
+type asks struct{ full time.Time }
+
+// next is when a message may next be brought forward: now or later.
+func (a asks) next(now time.Time) time.Time {
+	if at := a.full.Add(-(askBurst - 1) * askSpacing); at.After(now) {
+		return at
+	}
+	return now
+}
+
+func (a *asks) take(at time.Time) {
+	if a.full.Before(at) {
+		a.full = at
+	}
+	a.full = a.full.Add(askSpacing)
+}
 
 // expire takes what is over at now out of the lease. When nothing is left of it, discovery begins (§18.2.5).
 func (m *Machine) expire(now time.Time) {
@@ -28,15 +50,16 @@ func (m *Machine) expire(now time.Time) {
 	}
 }
 
-// ask brings the next message forward because somebody asked for it.
-func (m *Machine) ask(now time.Time) {
-	at := m.nextAsk(now)
+// ask brings the next message forward to at, because somebody asked for it, and counts that in limit. While offers are being
+// collected the Request follows by itself. Otherwise discovery begins anew, with its short pauses: whatever made servers
+// silent may be over.
+func (m *Machine) ask(at time.Time, limit *asks) {
 	switch {
 	case m.state == bound:
 		m.startRenew(at)
 	case (m.state == renewing || m.state == rebinding) && at.Before(m.x.next):
 		m.x.next = at
-	case m.state == soliciting && m.x.sent != 1 && at.Before(m.x.next):
+	case m.state == soliciting && len(m.offers) == 0 && at.Before(m.x.next):
 		m.startSolicit(at)
 	case m.state == stateless && m.inf.typ == 0:
 		m.startInformation(at, "")
@@ -45,15 +68,7 @@ func (m *Machine) ask(now time.Time) {
 	default:
 		return
 	}
-	m.asked = at
-}
-
-// nextAsk is when a message may next be sent because somebody asks: now or later.
-func (m *Machine) nextAsk(now time.Time) time.Time {
-	if earliest := m.asked.Add(minAskInterval); !m.asked.IsZero() && earliest.After(now) {
-		return earliest
-	}
-	return now
+	limit.take(at)
 }
 
 // startRenew begins to ask the server of the lease for more time and for IAs that the lease lacks (§18.2.4); or any server

@@ -13,7 +13,7 @@ const suspectInterval = 30 * time.Second
 func (m *Machine) linkUp(now time.Time) {
 	switch m.state {
 	case soliciting:
-		m.ask(now)
+		m.ask(m.asked.next(now), &m.asked)
 		return
 	case requesting, confirming, releasing, declining:
 		return
@@ -41,7 +41,11 @@ func (m *Machine) linkDown() {
 // suspect is told of a sign that the network has changed. What comes too early after a verification is put off, not
 // forgotten.
 func (m *Machine) suspect(now time.Time) {
-	if m.state == idle || m.state == releasing {
+	switch m.state {
+	case idle, releasing:
+		return
+	case soliciting:
+		m.invite(now)
 		return
 	}
 	m.suspectAt = now
@@ -57,14 +61,23 @@ func (m *Machine) verify(now time.Time) {
 	case bound, renewing, rebinding:
 		m.confirm(now)
 	case soliciting:
-		m.verified = now
-		m.ask(now)
+		m.invite(now)
 	case stateless:
 		m.verified = now
 		if m.inf.typ == 0 {
 			m.refreshInformation(now)
 		}
 	}
+}
+
+// invite has a client that holds nothing ask anew, since a server may have something by now: the prefix that this router
+// lost because the one before it did. By then the pause between two Solicits may be an hour. All clients on the link see the
+// same sign, hence the delay.
+func (m *Machine) invite(now time.Time) {
+	if m.x.sent == 1 && len(m.x.refusals) == 0 { // an answer may be on its way, and the second Solicit comes soon
+		return
+	}
+	m.ask(m.invited.next(now).Add(m.firstDelay(solMaxDelay)), &m.invited)
 }
 
 // confirm asks whether what is held is good on this link: with prefixes by a Rebind of everything (§18.2.12), with only

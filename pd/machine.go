@@ -91,7 +91,8 @@ type Machine struct {
 
 	wantAt    time.Time     // bound: when to ask for the IAs that the lease lacks; zero if it lacks none
 	wantPause time.Duration // the pause that led to it
-	asked     time.Time     // when InputRenew or a Reconfigure last had an effect, or will have it
+	asked     asks          // by InputRenew and Reconfigure
+	invited   asks          // by signs of another network, while there is nothing to verify
 	suspectAt time.Time     // when to verify what is held; zero if there is no suspicion
 	verified  time.Time     // when that was last begun
 	handed    bool          // the lease came from a server in the place of another one
@@ -163,7 +164,7 @@ func (m *Machine) Step(now time.Time, in Input) []Output {
 	case InputMessage:
 		m.receive(now, in)
 	case InputRenew:
-		m.ask(now)
+		m.ask(m.asked.next(now), &m.asked)
 	case InputSuspect:
 		m.suspect(now)
 	case InputRelease:

@@ -76,7 +76,13 @@ func TestRenewTimes(t *testing.T) {
 		{"too soon by the preferred lifetime", 0, 0, [][2]uint32{{1, 4000}}, 10 * time.Second, 16 * time.Second, false, false},
 		{"too soon for a short lease", 1, 2, [][2]uint32{{20, 30}}, 5 * time.Second, 8 * time.Second, false, false},
 		{"soon, as in the demo", 5, 10, [][2]uint32{{20, 30}}, 5 * time.Second, 10 * time.Second, false, false},
-		{"soon, and over soon", 1, 2, [][2]uint32{{3, 5}}, time.Second, 2 * time.Second, false, false},
+		{"soon, and over soon", 1, 2, [][2]uint32{{3, 5}}, 2 * time.Second, 3200 * time.Millisecond, false, false},
+		{"as good as over", 0, 0, [][2]uint32{{0, 3}}, 1500 * time.Millisecond, 2400 * time.Millisecond, false, false},
+		{"counted down past T1", 5, 8, [][2]uint32{{1, 4}}, 2 * time.Second, 3200 * time.Millisecond, false, false},
+		{"a deprecated one beside", 1000, 2000, [][2]uint32{{0, 8}, {3000, 4000}}, 1000 * time.Second, 2000 * time.Second, false, false},
+		{"a deprecated one beside, open", 0, 0, [][2]uint32{{3000, 4000}, {0, 300}}, 1500 * time.Second, 2400 * time.Second, false, false},
+		{"a deprecated one beside, never", inf, inf, [][2]uint32{{0, 300}, {inf, inf}}, 0, 0, true, true},
+		{"deprecated ones only", 1000, 2000, [][2]uint32{{0, 300}, {0, 600}}, 150 * time.Second, 240 * time.Second, false, false},
 		{"huge", 0, 0, [][2]uint32{{inf - 1, inf - 1}}, seconds(inf-1) / 10 * 5, seconds(inf-1) / 10 * 8, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
