@@ -82,11 +82,11 @@ func newClients(saved []Client, now time.Time, jitter func() float64) *clients {
 }
 
 // agree completes reply, the answer to m from via: a client that accepts Reconfigure messages and is lent something gets
-// its key in the Reply with which that begins (§20.4.1). That it has come ends the Reconfigure messages to it.
+// its key in the Reply with which that begins (§20.4.1). That it has asked about prefixes ends the Reconfigure messages to it.
 func (cs *clients) agree(now time.Time, m pd.Message, via netip.Addr, reply *pd.Message) {
 	p := peer{m.ClientID, via}
 	c := cs.byPeer[p]
-	if c != nil {
+	if c != nil && m.Type != pd.InformationRequest {
 		c.next = time.Time{}
 	}
 	if reply.Type == pd.Advertise {

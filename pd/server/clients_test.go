@@ -206,6 +206,12 @@ func TestReconfigureEnds(t *testing.T) {
 	if cs.due(begin) == nil {
 		t.Fatal("nothing is due")
 	}
+	info := accepting(pd.InformationRequest, innerID)
+	told := responder{id: routerID, service: told}.answer(begin, info, nil)
+	cs.agree(begin, info, inner, &told)
+	if cs.due(begin) == nil {
+		t.Error("one who asks for DNS has heard nothing of his prefixes")
+	}
 	renew := accepting(pd.Renew, innerID)
 	reply := lending(renew)
 	cs.agree(begin, renew, inner, &reply)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"uplinkd/pd"
@@ -126,6 +127,10 @@ func named(ia pd.IAPD) (prefixes []netip.Prefix) {
 	return prefixes
 }
 
+// maxSolicitPause is what inner routers are told as SOL_MAX_RT, in seconds: the least that is allowed (§21.24). While this
+// site has lost its prefix they find nothing to borrow, and their pauses would grow to an hour.
+const maxSolicitPause = 60
+
 // answer is the answer to m, which was not refused, with what the Lender has said. Its Type is 0 for silence. What has to
 // do with Reconfigure is not in it.
 func (r responder) answer(now time.Time, m pd.Message, loans []Loan) pd.Message {
@@ -152,6 +157,9 @@ func (r responder) answer(now time.Time, m pd.Message, loans []Loan) pd.Message 
 	}
 	if m.Type != pd.Release && m.Type != pd.Decline {
 		reply.Info = r.service.told(m.ORO)
+	}
+	if len(m.IAPDs) > 0 && slices.Contains(m.ORO, pd.OptSolMaxRT) {
+		reply.SolMaxRT = maxSolicitPause
 	}
 	return reply
 }

@@ -90,6 +90,7 @@ var conversations = []struct {
 	{"solicit: one prefix per delegation, times of the shortest", told, message(pd.Solicit, iapd(1)), []Loan{loan(1, first, 1000, 2000), loan(1, second, 600, 700)}},
 	{"solicit for two IAs, one of which gets something", told, message(pd.Solicit, iapd(1), iapd(2)), []Loan{loan(2, second, 600, 700)}},
 	{"solicit: no prefix left", told, message(pd.Solicit, iapd(1)), nil},
+	{"solicit: no prefix left, and how long to wait for one is asked for", told, with(message(pd.Solicit, iapd(1)), func(m *pd.Message) { m.ORO = []uint16{82} }), nil},
 	{"solicit for a prefix and an address", told, with(message(pd.Solicit, iapd(1)), func(m *pd.Message) { m.IANAs = []pd.IANA{{IAID: 1}} }), []Loan{loan(1, first, 1000, 2000)}},
 	{"solicit for an address only", told, with(message(pd.Solicit), func(m *pd.Message) { m.IANAs = []pd.IANA{{IAID: 1}} }), nil},
 	{"solicit with rapid commit", told, with(message(pd.Solicit, iapd(1)), func(m *pd.Message) { m.RapidCommit = true }), []Loan{loan(1, first, 1000, 2000)}},
@@ -101,6 +102,7 @@ var conversations = []struct {
 	{"solicit for nothing", told, message(pd.Solicit), nil},
 
 	{"request", told, message(pd.Request, iapd(1, first)), []Loan{loan(1, first, 1000, 2000)}},
+	{"request with SOL_MAX_RT asked for", told, with(message(pd.Request, iapd(1, first)), func(m *pd.Message) { m.ORO = []uint16{82} }), []Loan{loan(1, first, 1000, 2000)}},
 	{"request of another prefix than there is", told, message(pd.Request, iapd(1, old)), []Loan{loan(1, first, 1000, 2000)}},
 	{"request: no prefix left", told, message(pd.Request, iapd(1, first)), nil},
 	{"request for another server", told, with(message(pd.Request, iapd(1)), func(m *pd.Message) { m.ServerID = otherID }), nil},
