@@ -3,6 +3,7 @@ package radv
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -13,7 +14,8 @@ import (
 type Signs struct {
 	link   int        // index of the interface
 	router netip.Addr // the best default router that there was last
-	mac    string     // of it, as it said last
+	away   bool       // it was one no more, and no other took its place
+	macs   macs       // of it
 	before Facts
 }
 
@@ -22,10 +24,10 @@ type Signs struct {
 func (s *Signs) Read(f Facts, now time.Time) string {
 	if f.Interface != s.link {
 		*s = Signs{link: f.Interface, before: f}
-		s.routerSigns(f)
+		s.routerSigns(f, now)
 		return ""
 	}
-	signs := append(s.routerSigns(f), prefixSigns(s.before, f, now)...)
+	signs := append(s.routerSigns(f, now), prefixSigns(s.before, f, now)...)
 	s.before = f
 	if more := len(signs) - maxSigns; more > 0 {
 		signs = append(signs[:maxSigns], fmt.Sprintf("%d more", more))
@@ -36,9 +38,11 @@ func (s *Signs) Read(f Facts, now time.Time) string {
 // maxSigns bounds a line of the log that others on the link can cause.
 const maxSigns = 4
 
-// routerSigns compares the best default router. One that is silent for a while and comes back is the same.
-func (s *Signs) routerSigns(f Facts) (signs []string) {
+// routerSigns compares the best default router. One that was none for a while may have been restarted, without what it or its
+// server knew of us, or have lost its own prefixes and got them back.
+func (s *Signs) routerSigns(f Facts, now time.Time) (signs []string) {
 	if len(f.Routers) == 0 {
+		s.away = true
 		return nil
 	}
 	router, mac := f.Routers[0].Address, f.MACs[0]
@@ -47,14 +51,53 @@ func (s *Signs) routerSigns(f Facts) (signs []string) {
 		if s.router.IsValid() {
 			signs = append(signs, "another default router: "+router.String())
 		}
-		s.router, s.mac = router, mac
-	case mac != "":
-		if s.mac != "" && mac != s.mac { // many providers call all of their routers fe80::1
-			signs = append(signs, "default router "+router.String()+" has another MAC address: "+mac)
-		}
-		s.mac = mac
+		s.router, s.macs = router, macs{}
+		s.macs.news(mac, now)
+	case s.macs.news(mac, now): // many providers call all of their routers fe80::1
+		signs = append(signs, "default router "+router.String()+" has another MAC address: "+mac)
+	case s.away:
+		signs = append(signs, "default router is back: "+router.String())
 	}
+	s.away = false
 	return signs
+}
+
+// macs are the MAC addresses that a router has said it has. Two routers with one link-local address tell theirs in turn: an
+// address that is known counts only after a pause, which doubles. So this comes to rest, and when one of them takes the
+// other's place now and then it still counts.
+type macs struct {
+	last  string
+	known []string
+	quiet time.Time     // until then a known one says nothing
+	pause time.Duration // the last one
+}
+
+const (
+	maxMACs       = 8
+	firstMACPause = 30 * time.Second
+	longMACPause  = time.Hour // a router advertises at least every half hour (RFC 4861 §6.2.1)
+)
+
+// news takes in what the router says now, and reports whether that suggests another network. What it says first does not.
+func (m *macs) news(mac string, now time.Time) bool {
+	if mac == "" || mac == m.last {
+		return false
+	}
+	first := m.last == ""
+	m.last = mac
+	if !slices.Contains(m.known, mac) {
+		m.known = append(m.known[max(0, len(m.known)+1-maxMACs):], mac)
+		return !first
+	}
+	if now.Before(m.quiet) {
+		return false
+	}
+	if now.Sub(m.quiet) > longMACPause {
+		m.pause = 0
+	}
+	m.pause = min(max(firstMACPause, 2*m.pause), longMACPause)
+	m.quiet = now.Add(m.pause)
+	return true
 }
 
 // prefixSigns compares the prefixes. One whose lifetime runs out was to go, and says nothing.

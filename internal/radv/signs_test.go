@@ -1,6 +1,7 @@
 package radv
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -48,7 +49,8 @@ func TestSigns(t *testing.T) {
 		{"another router", []Facts{seen(), seen(router(other, ""))}, 0, "another default router: fe80::b"},
 		{"another router after none", []Facts{seen(), seen(noRouter), seen(router(other, ""))}, 0, "another default router: fe80::b"},
 		{"the router is gone", []Facts{seen(), seen(noRouter)}, 0, ""},
-		{"the router is back", []Facts{seen(), seen(noRouter), seen()}, 0, ""},
+		{"the router is back", []Facts{seen(), seen(noRouter), seen()}, 0, "default router is back: fe80::a"},
+		{"the router is back, and stays", []Facts{seen(), seen(noRouter), seen(mac("02:00:00:00:01:09")), seen(mac("02:00:00:00:01:09"))}, 0, ""},
 		{"the first router, later than a prefix", []Facts{seen(noRouter), seen()}, 0, ""},
 		{"another MAC address", []Facts{seen(), seen(mac("02:00:00:00:01:09"))}, 0, "default router fe80::a has another MAC address: 02:00:00:00:01:09"},
 		{"another MAC address after silence about it", []Facts{seen(), seen(mac("")), seen(mac("02:00:00:00:01:09"))}, 0,
@@ -77,14 +79,57 @@ func TestSigns(t *testing.T) {
 				if i == len(c.facts)-1 {
 					now, want = start.Add(c.at), c.want
 				}
-				if c.name == "still deprecated" && i == 1 {
+				switch {
+				case c.name == "still deprecated" && i == 1:
 					want = "prefix deprecated by a router: 2001:db8:a::/64"
+				case c.name == "the router is back, and stays" && i == 2:
+					want = "default router fe80::a has another MAC address: 02:00:00:00:01:09"
 				}
 				if got := s.Read(f, now); got != want {
 					t.Errorf("facts %d: %q, want %q", i, got, want)
 				}
 			}
 		})
+	}
+}
+
+// TestTwoRoutersOneAddress has two routers call themselves fe80::a and advertise in turn, for a day. A third one is news at any
+// time, and so is the first one after a day of its own.
+func TestTwoRoutersOneAddress(t *testing.T) {
+	var s Signs
+	heard := func(mac string, now time.Time) bool {
+		return s.Read(seen(func(f *Facts) { f.MACs = []string{mac} }), now) != ""
+	}
+	now, signs, lately := start, 0, 0
+	for i := range 24 * 60 {
+		now = start.Add(time.Duration(i) * time.Minute)
+		if heard(fmt.Sprintf("02:00:00:00:01:%02x", i%2), now) {
+			signs++
+			if i >= 20*60 {
+				lately++
+			}
+		}
+	}
+	if signs < 10 || signs > 40 || lately > 4 {
+		t.Errorf("%d signs in a day, %d of them in the last four hours, want fewer and fewer", signs, lately)
+	}
+	if !heard("02:00:00:00:01:09", now) {
+		t.Error("a third MAC address says nothing")
+	}
+	if heard("02:00:00:00:01:00", now.Add(time.Second)) {
+		t.Error("one of the two says something at once")
+	}
+	now = now.Add(25 * time.Hour)
+	for i := range 3 {
+		if now = now.Add(time.Hour + longMACPause); !heard(fmt.Sprintf("02:00:00:00:01:%02x", i%2+1), now) {
+			t.Errorf("number %d takes the place of another one, hours later, and that says nothing", i)
+		}
+	}
+	for i := range 100 { // forged
+		heard(fmt.Sprintf("02:00:00:00:02:%02x", i), now)
+	}
+	if len(s.macs.known) != maxMACs {
+		t.Errorf("%d MAC addresses are kept", len(s.macs.known))
 	}
 }
 
