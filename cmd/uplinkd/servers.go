@@ -21,15 +21,36 @@ type serverTask struct {
 	downstream string // from which inner routers borrow; its messages are about this one
 	server     *server.Server
 	set        server.Service // last
+	until      time.Time      // the config has it no more, and it goes on until then for those who have borrowed; zero: the config has it
 	failure    string         // why it cannot serve
 	running
+}
+
+// lastWord is for how long a server goes on for those who have borrowed: who takes no Reconfigure message asks after 120 s at
+// the latest, and hears then that it is over.
+const lastWord = 150 * time.Second
+
+// dismissServers gives the servers that cfg has no more a last word, where something is lent. It comes before the engine
+// follows cfg and forgets who has borrowed. Where the downstream itself is gone, inner routers hear of that by router
+// advertisements. The caller holds t.mu.
+func (t *tasks) dismissServers(cfg *config.Config) {
+	wanted := lenders(cfg)
+	for iface, s := range t.servers {
+		there := slices.ContainsFunc(cfg.Downstreams, func(d config.Downstream) bool { return d.Name == s.downstream && d.Interface == iface })
+		switch {
+		case wanted[iface] != "":
+			s.until = time.Time{}
+		case there && len(loansByIA(downstreamOf(t.site, s.downstream))) > 0:
+			s.until = time.Now().Add(lastWord)
+		}
+	}
 }
 
 // followServers makes the running servers those of cfg. The caller holds t.mu and calls the result without it.
 func (t *tasks) followServers(cfg *config.Config) (stops []running) {
 	wanted := lenders(cfg)
 	for iface, s := range t.servers {
-		if wanted[iface] != s.downstream {
+		if wanted[iface] != s.downstream && (wanted[iface] != "" || !time.Now().Before(s.until)) {
 			delete(t.servers, iface)
 			stops = append(stops, s.running)
 			t.inherits[iface] = wanted[iface] != ""
@@ -143,7 +164,11 @@ func (t *tasks) serve(site policy.Site) {
 
 func (t *tasks) setServices() {
 	for iface, s := range t.servers {
-		if service := serviceOn(t.config, t.site, iface); !reflect.DeepEqual(service, s.set) {
+		service := serviceOn(t.config, t.site, iface)
+		if service.Mode == server.Off && time.Now().Before(s.until) {
+			service.Mode = server.Stateless
+		}
+		if !reflect.DeepEqual(service, s.set) {
 			s.set = service
 			s.server.Set(service)
 		}

@@ -186,6 +186,51 @@ func TestKeeper(t *testing.T) {
 	})
 }
 
+// A server that the config has no more goes on for those who have borrowed, and for no longer than they need to hear of it.
+func TestServersHaveALastWord(t *testing.T) {
+	const uplink = "[uplink.fiber]\ninterface = \"wan0\"\n"
+	lent := policy.Downstream{Name: "lan", Interface: "lan0", Loans: []policy.Loan{{Client: "one", IAID: 1, Prefix: netip.MustParsePrefix("2001:db8:1::/64")}}}
+	for _, c := range []struct {
+		name, then string
+		had        policy.Downstream
+		goesOn     bool
+	}{
+		{"off", lan0 + "dhcpv6 = \"off\"\n", lent, true},
+		{"off, and nobody has borrowed", lan0 + "dhcpv6 = \"off\"\n", policy.Downstream{Name: "lan", Interface: "lan0"}, false},
+		{"the downstream is gone", "", lent, false},
+		{"another one lends", pool0, lent, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ts := newTasks(t.Context(), slog.New(slog.DiscardHandler), nil, "", nil)
+			ts.config, ts.site = parsed(t, uplink+lan0), policy.Site{Downstreams: []policy.Downstream{c.had}}
+			s := &serverTask{downstream: "lan", server: server.New(server.Config{Downstream: "lan"})}
+			ts.servers["lan0"] = s
+			cfg := parsed(t, uplink+c.then)
+			ts.dismissServers(cfg)
+			ts.site = policy.Site{Downstreams: []policy.Downstream{{Name: "lan", Interface: "lan0"}}} // the engine has followed
+			if stops := ts.followServers(cfg); len(stops) != 0 == c.goesOn || (ts.servers["lan0"] == s) != c.goesOn {
+				t.Fatalf("%s: %d servers end", c.name, len(stops))
+			}
+			if !c.goesOn {
+				return
+			}
+			ts.setServices()
+			if s.set.Mode != server.Stateless {
+				t.Errorf("%s: mode %d at first", c.name, s.set.Mode)
+			}
+			time.Sleep(lastWord)
+			ts.serve(ts.site)
+			if s.set.Mode != server.Off {
+				t.Errorf("%s: mode %d in the end", c.name, s.set.Mode)
+			}
+			ts.dismissServers(ts.config)
+			if stops := ts.followServers(ts.config); len(stops) != 1 {
+				t.Errorf("%s: it does not end with the next reload", c.name)
+			}
+		})
+	}
+}
+
 // Every question of the server reaches the engine as what it is.
 func TestLendVerbs(t *testing.T) {
 	seen := map[engine.LendVerb]server.Verb{}

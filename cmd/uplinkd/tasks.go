@@ -135,13 +135,15 @@ func (t *tasks) obsolete(cfg *config.Config) (stops []running) {
 	return append(append(stops, t.silenced(cfg)...), t.followServers(cfg)...)
 }
 
-// silence has hosts told that it is over with the announcements that cfg does not have. It comes before the engine follows
-// cfg: a sender that is to announce something else, or nothing, could not say what has ended.
+// silence has hosts told that it is over with the announcements that cfg does not have, and inner routers with what they have
+// borrowed. It comes before the engine follows cfg: a sender that is to announce something else, or nothing, could not say what
+// has ended.
 func (t *tasks) silence(cfg *config.Config) {
 	t.following.Lock()
 	defer t.following.Unlock()
 	t.mu.Lock()
 	stops := t.silenced(cfg)
+	t.dismissServers(cfg)
 	maps.DeleteFunc(t.said, func(name string, _ policy.Announcement) bool { return t.downstreams[name] == nil }) // it was for another interface
 	t.mu.Unlock()
 	stopAll(stops)

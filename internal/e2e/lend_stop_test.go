@@ -15,6 +15,7 @@ func TestInnerHearsOfConfig(t *testing.T) {
 		{"renamed", "[downstream.other]\ninterface = \"lan1\"\n", true},
 		{"transit", withInner, true},
 		{"ended", second + "dhcpv6.delegate = false\n", false},
+		{"off", second + "dhcpv6 = \"off\"\n", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
