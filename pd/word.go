@@ -8,6 +8,7 @@ import "time"
 
 const (
 	settleTime    = 1 * time.Second  // how long the lease's own server may take to say better than another one
+	refusalTime   = settleTime / 4   // and another one, when the lease's own has no binding: what follows takes nothing away
 	handoverCheck = 10 * time.Minute // after a lease has gone to another server: when it is verified once more
 )
 
@@ -72,8 +73,12 @@ func (m *Machine) sayings(msg Message) (gives, refuses, extends bool) {
 // wait lets a Reply count only if none that counts more arrives soon. When there are several equals, the first one counts.
 // Once the lease's own server has spoken there is no need to ask again.
 func (m *Machine) wait(now time.Time, msg Message, w weight) {
-	if m.x.waiting == nil {
-		m.x.settle = now.Add(settleTime)
+	settle := now.Add(settleTime)
+	if w == ownRefusal && !m.takes(msg) {
+		settle = now.Add(refusalTime)
+	}
+	if m.x.waiting == nil || settle.Before(m.x.settle) {
+		m.x.settle = settle
 	}
 	if w > m.x.weight {
 		m.x.waiting, m.x.weight, m.x.heard = &msg, w, now
@@ -81,6 +86,12 @@ func (m *Machine) wait(now time.Time, msg Message, w weight) {
 	if w == ownRefusal && m.x.next.Before(m.x.settle) {
 		m.x.settle = m.x.next
 	}
+}
+
+// takes reports whether msg ends something that is held. NoBinding for a Rebind does not: that stays in use until the Request
+// that follows is answered (§18.2.10.1), also when it was forged.
+func (m *Machine) takes(msg Message) bool {
+	return m.x.typ == Confirm || m.judge(msg).withdraws()
 }
 
 // settled is called when no server has said better. Lifetimes count from when the Reply came.
