@@ -140,3 +140,13 @@ func poll(timeout time.Duration, check func() (bool, string)) (last string, ok b
 		}
 	}
 }
+
+// NeedLinkType skips the test where the kernel of ns has no links of a type, such as "vlan". Unlike a privilege, nobody can
+// give it a module that it lacks: that is no failure, even where nothing else may be missing.
+func NeedLinkType(t TB, ns *NS, kind string) {
+	t.Helper()
+	if out, _ := ns.Command(context.Background(), "ip", "link", "add", "probe", "type", kind).CombinedOutput(); strings.Contains(string(out), "Unknown device type") {
+		t.Skipf("skipped: this kernel has no links of type %s", kind)
+	}
+	_ = ns.Command(context.Background(), "ip", "link", "del", "probe").Run()
+}
