@@ -75,16 +75,15 @@ type Engine struct {
 	watch    watchers
 
 	// Owned by Run.
-	ctx      context.Context // of Run
-	cfg      *config.Config
-	world    policy.World
-	clients  map[string]ClientStatus
-	ledger   policy.Ledger
-	repaired bool           // the ledger on disk is not the one that is believed
-	saved    durable        // what sysctls were, owned addresses, and borrowers as the disk is to have them; its Plan is only read at the start
-	lost     []netip.Prefix // delegations lost in this boot, the last ones
-	shown    policy.Site
-	limits   limiter
+	ctx     context.Context // of Run
+	cfg     *config.Config
+	world   policy.World
+	clients map[string]ClientStatus
+	ledger  policy.Ledger
+	saved   durable        // what sysctls were, owned addresses, and borrowers as the disk is to have them; its Plan is only read at the start
+	lost    []netip.Prefix // delegations lost in this boot, the last ones
+	shown   policy.Site
+	limits  limiter
 
 	confirmedSite policy.Site // of the last step
 	unrouted      map[netip.Prefix]bool
@@ -153,9 +152,6 @@ func (e *Engine) Run(ctx context.Context) error {
 	written := make(chan struct{})
 	go func() { defer close(written); e.write() }()
 	defer func() { e.jobs.close(); <-written }() // what was decided reaches the disk before Run returns
-	if e.repaired {
-		e.save()
-	}
 	e.refreshLinks(ctx)
 	e.world.Now = time.Now()
 	if state, err := e.opt.Kernel.Read(ctx, e.scope(kernel.State{})); err == nil {

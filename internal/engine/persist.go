@@ -44,13 +44,7 @@ func (e *Engine) load() error {
 	if err := read(e, ledgerFile, &e.saved); err != nil {
 		return err
 	}
-	if err := e.saved.sound(); err != nil {
-		if e.opt.Repaired != nil {
-			err = e.opt.Repaired(ledgerFile, err)
-		}
-		e.opt.Log.Error("going on without parts of a damaged state file", "err", err)
-		e.repaired = true
-	}
+	repaired := e.complain(ledgerFile, e.saved.sound())
 	e.saved.shorten(time.Now(), e.longestTold)
 	if e.saved.Sysctls == nil {
 		e.saved.Sysctls = map[string]string{}
@@ -59,9 +53,15 @@ func (e *Engine) load() error {
 	e.ledger = e.saved.Plan
 	e.extend()
 	e.loadBorrowers()
+	if repaired {
+		e.save()
+	}
 	var r reported
 	if err := read(e, reportedFile, &r); err != nil {
 		return err
+	}
+	if e.complain(reportedFile, r.sound()) {
+		e.jobs.put(job{reported: &r})
 	}
 	sameBoot := r.BootID == e.opt.BootID
 	if sameBoot {
@@ -76,6 +76,18 @@ func (e *Engine) load() error {
 		}
 	}
 	return nil
+}
+
+// complain reports whether parts of a file are not believed, and has a copy of the file kept.
+func (e *Engine) complain(file string, err error) bool {
+	if err == nil {
+		return false
+	}
+	if e.opt.Repaired != nil {
+		err = e.opt.Repaired(file, err)
+	}
+	e.opt.Log.Error("going on without parts of a damaged state file", "err", err)
+	return true
 }
 
 // salvage goes on with the delegations of uplinks whose stored lease is damaged, as they were last reported in this boot

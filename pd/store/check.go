@@ -34,7 +34,7 @@ func checkLease(l pd.Lease) error {
 		}
 	}
 	for _, a := range l.Addresses {
-		if !a.Address.Is6() || !a.Address.IsGlobalUnicast() {
+		if !a.Address.Is6() || a.Address.Is4In6() || a.Address.Zone() != "" || !a.Address.IsGlobalUnicast() {
 			return fmt.Errorf("address %s: want an IPv6 unicast address", a.Address)
 		}
 		if err := checkLifetimes("address "+a.Address.String(), a.PreferredUntil, a.ValidUntil); err != nil {
@@ -45,25 +45,18 @@ func checkLease(l pd.Lease) error {
 }
 
 func checkInfo(l pd.Lease) error {
-	for _, list := range []struct {
-		what  string
-		addrs []netip.Addr
-	}{{"DNS", l.DNS}, {"NTP", l.NTP}, {"SNTP", l.SNTP}} {
-		for _, a := range list.addrs {
-			if !a.Is6() {
-				return fmt.Errorf("%s server %s: want an IPv6 address", list.what, a)
-			}
-		}
-	}
 	if k := l.Reconf; k != nil && (!k.ServerID.Valid() || len(k.Key) != reconfKeyLen) {
 		return fmt.Errorf("reconf: server_id of %d octets and key of %d, want 3 to 130 and %d", len(k.ServerID), len(k.Key), reconfKeyLen)
 	}
-	return nil
+	return l.Info.Check()
 }
 
 func checkPrefix(what string, p netip.Prefix) error {
 	if !p.IsValid() || !p.Addr().Is6() || p.Bits() == 0 || p != p.Masked() {
 		return fmt.Errorf("%s %s: want an IPv6 prefix without host bits", what, p)
+	}
+	if why := pd.Undelegable(p); why != "" {
+		return fmt.Errorf("%s %s: %s", what, p, why)
 	}
 	return nil
 }
