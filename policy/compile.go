@@ -42,6 +42,7 @@ func Compile(s Site) kernel.State {
 		c.downstream(d)
 	}
 	c.anyIP()
+	c.onLink()
 	c.table()
 	return c.state.Normalize()
 }

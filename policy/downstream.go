@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"uplinkd/internal/config"
@@ -56,21 +55,4 @@ func (p *planner) anyIP(c config.Downstream) AnyIP {
 		}
 	}
 	return a
-}
-
-// onLink notes what is on-link on any interface: a service by interface or mark must not answer for the hosts there.
-func (p *planner) onLink() {
-	if !slices.ContainsFunc(p.site.Downstreams, func(d Downstream) bool { return d.AnyIP.Armed }) {
-		return
-	}
-	var list []netip.Prefix
-	for name, l := range p.w.Links {
-		for _, a := range l.Globals {
-			if name != Loopback && a.Bits() < 128 {
-				list = append(list, a.Masked())
-			}
-		}
-	}
-	slices.SortFunc(list, netip.Prefix.Compare)
-	p.site.OnLink = slices.Compact(list)
 }

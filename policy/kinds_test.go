@@ -52,8 +52,11 @@ func TestKinds(t *testing.T) {
 			w.Filtered = true
 			w.Uplinks["fiber"].Delegations[0].Exclude = pfx("2001:db8:1100:ff::/64")
 			l := w.Links["lan2"] // somebody else's network
-			l.Globals = []netip.Prefix{pfx("3fff:1::1/64"), pfx("3fff:2::1/128")}
+			l.OnLink = []netip.Prefix{pfx("3fff:1::/64")}
 			w.Links["lan2"] = l
+			l = w.Links["wan0"] // of what a router on the uplink says, not all is believed
+			l.OnLink = []netip.Prefix{pfx("2000::/3"), pfx("3fff:2::/64")}
+			w.Links["wan0"] = l
 			w.Borrowers = []Borrower{inner("lan", "fe80::22", 1, 0)}
 		}},
 		{"kind-service-unfiltered", fiberOnly + "[downstream.svc]\nkind = \"service\"\ninterface = \"wan0\"\nanyip.mode = \"interface\"\n", both("2001:db8:1100::/56"), nil},

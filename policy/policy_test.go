@@ -279,16 +279,17 @@ func TestNobodyTakesAnothersDelegation(t *testing.T) {
 	}
 }
 
-// Some providers number the link to the router out of the delegation: that subnet is not for a LAN. And the router's
-// address there leaves through that uplink.
+// Some providers number the link to the router out of the delegation: that subnet is not for a LAN, also where the router has
+// no address in it. And the router's address there leaves through that uplink.
 func TestAddressesOnTheUplink(t *testing.T) {
 	w := world(epoch, "wan0", "lan0")
 	l := w.Links["wan0"]
 	l.Globals = []netip.Prefix{pfx("2001:db8:1100::99/64"), pfx("2001:db8:77::5/64")}
+	l.OnLink = []netip.Prefix{pfx("2001:db8:1100::/56"), pfx("2001:db8:1100::/64"), pfx("2001:db8:1100:1::/64"), pfx("2001:db8:77::/64")}
 	w.Links["wan0"] = l
 	w.Uplinks["fiber"] = UplinkFacts{Delegations: []Granted{granted(epoch, "2001:db8:1100::/56", 100, 200)}}
 	site, problems, _ := Plan(configOf(t, smallest), w, Ledger{})
-	if got := site.Downstreams[0].Subnets; len(got) != 1 || got[0].Prefix != pfx("2001:db8:1100:1::/64") || len(problems) > 0 {
+	if got := site.Downstreams[0].Subnets; len(got) != 1 || got[0].Prefix != pfx("2001:db8:1100:2::/64") || len(problems) > 0 {
 		t.Errorf("subnets %v, problems %v", got, problems)
 	}
 	got := Compile(site).Text(epoch)

@@ -219,8 +219,11 @@ func TestSubnetsStable(t *testing.T) {
 func TestDiffKeepsPromises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg := anyUses(t, true)
-		before, _, led := Plan(cfg, anySite(t, cfg), Ledger{})
-		after, _, _ := Plan(cfg, anySite(t, cfg), led)
+		w, next := anySite(t, cfg), anySite(t, cfg)
+		anyOnLink(t, cfg, w)
+		anyOnLink(t, cfg, next)
+		before, _, led := Plan(cfg, w, Ledger{})
+		after, _, _ := Plan(cfg, next, led)
 		have, want := Compile(before), Compile(after)
 		if p := kernel.Diff(have, have, epoch); len(p.Ops) != 0 {
 			t.Fatalf("Diff(a, a) is not empty:\n%s", p.Text())
@@ -232,7 +235,7 @@ func TestDiffKeepsPromises(t *testing.T) {
 			if r := kern.Apply(context.Background(), step); len(r.Failed) > 0 {
 				t.Fatalf("the plan fails by itself: %v", r.Failed)
 			}
-			if bad := promise1(kern.State, before, after); bad != "" {
+			if bad := promise1(onLinkToo(kern.State, before, after), before, after); bad != "" {
 				t.Fatalf("promise 1 broken after %d operations: %s\n%s", n, bad, plan.Text())
 			}
 			if bad := promise2(kern.State, have, want); bad != "" {
@@ -255,7 +258,8 @@ func clone(s kernel.State) kernel.State {
 
 // promise1: a packet from a host with a source on which hosts sit (an address of the router is there, or an inner router has
 // it) leaves, if at all, through an uplink to which its delegation belongs before or after; one from the ULA prefix never.
-// So does one with a source that an uplink claims for itself, in a delegation that stays.
+// So does one with a source that an uplink claims for itself, in a delegation that stays. This goes for destinations on the
+// links of uplinks, too.
 func promise1(s kernel.State, before, after Site) string {
 	owners := map[netip.Prefix][]string{}
 	sources := map[netip.Addr]string{}
@@ -296,8 +300,10 @@ func promise1(s kernel.State, before, after Site) string {
 			if !g.Contains(src) || claimed && len(devs) == 1 { // of a new delegation hosts have nothing before the whole plan is through
 				continue
 			}
-			if dev := lookup(s, src, netip.MustParseAddr("2001:db8:ffff::1"), iif); dev != "" && !slices.Contains(devs, dev) {
-				return fmt.Sprintf("%s (of %s, uplinks %v) leaves through %s", src, g, devs, dev)
+			for _, dst := range destinations(before, after) {
+				if dev := lookup(s, src, dst, iif); strings.HasPrefix(dev, "wan") && !slices.Contains(devs, dev) {
+					return fmt.Sprintf("%s (of %s, uplinks %v) leaves through %s to %s", src, g, devs, dev, dst)
+				}
 			}
 		}
 	}
@@ -327,7 +333,7 @@ func lookup(s kernel.State, src, dst netip.Addr, iif string) string {
 	rules := append(slices.Clone(s.Rules), kernel.Rule{Family: kernel.IPv6, Priority: 32766, Action: kernel.Unicast, Table: kernel.TableMain})
 	slices.SortStableFunc(rules, func(a, b kernel.Rule) int { return int(a.Priority) - int(b.Priority) })
 	for _, r := range rules {
-		if r.From.IsValid() && !r.From.Contains(src) || r.IIF != "" && r.IIF != iif || r.OIF != "" || r.Mark != 0 {
+		if r.From.IsValid() && !r.From.Contains(src) || r.To.IsValid() && !r.To.Contains(dst) || r.IIF != "" && r.IIF != iif || r.OIF != "" || r.Mark != 0 {
 			continue
 		}
 		if r.Action != kernel.Unicast {

@@ -194,10 +194,17 @@ func (p *planner) reserved(o origin) *space {
 	return s
 }
 
-// onLinkOf are the prefixes of the addresses on an uplink's interface, those to come as well.
+// onLinkOf is what stands on an uplink's interface: the prefixes of its addresses, those to come as well, and what else is
+// on-link there.
 func (p *planner) onLinkOf(u Uplink) (list []netip.Prefix) {
-	for _, a := range p.w.Links[u.Interface].Globals {
+	link := p.w.Links[u.Interface]
+	for _, a := range link.Globals {
 		list = append(list, a.Masked())
+	}
+	for _, q := range link.OnLink {
+		if isOneLink(q) {
+			list = append(list, q)
+		}
 	}
 	for _, a := range u.Leased {
 		list = append(list, netip.PrefixFrom(a.Address, 128))

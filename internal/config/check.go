@@ -23,7 +23,8 @@ func (p *parser) check() {
 }
 
 // checkRules keeps the priorities apart and in the order in which the routing policy needs them: services by interface or
-// mark, specific routes of main, sockets bound to an uplink, sources, sources that are withdrawn, and what is left.
+// mark, specific routes of main, sockets bound to an uplink, sources, sources that are withdrawn, sources that are
+// refused, and what is left.
 func (p *parser) checkRules() {
 	rules := p.config.RuleBase
 	order := []struct {
@@ -36,6 +37,7 @@ func (p *parser) checkRules() {
 		{"from", rules.From + 1, rules.From + MaxUplinks},
 		{"withdrawn", rules.Withdrawn + 1, rules.Withdrawn + MaxUplinks},
 		{"strict", rules.Strict, rules.Strict},
+		{"onlink", rules.OnLink, rules.OnLink},
 	}
 	for i := 1; i < len(order); i++ {
 		before, after := order[i-1], order[i]

@@ -29,6 +29,7 @@ type RuleBase struct {
 	From      uint32 // rules.from, default 10000: +u: from DELEGATION lookup TABLE
 	Withdrawn uint32 // rules.withdrawn, default 12000: +u: from DELEGATION unreachable
 	Strict    uint32 // rules.strict, default 19999: from 2000::/3 and fc00::/7 iif DOWNSTREAM unreachable
+	OnLink    uint32 // rules.onlink, default 20000: to PREFIX ON AN UPLINK'S LINK lookup TABLE
 }
 
 // Position is where a section or key stands, for messages: "uplinkd.toml:3:1". Line and column count from 1.

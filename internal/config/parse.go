@@ -196,6 +196,7 @@ func (p *parser) readRules(root *section) {
 		From:      get(p.rules, "from", 10000, priority),
 		Withdrawn: get(p.rules, "withdrawn", 12000, priority),
 		Strict:    get(p.rules, "strict", 19999, priority),
+		OnLink:    get(p.rules, "onlink", 20000, priority),
 	}
 }
 

@@ -50,7 +50,7 @@ func TestDefaults(t *testing.T) {
 		StateDir:  "/var/lib/uplinkd",
 		RunDir:    "/run/uplinkd",
 		TableBase: 1000,
-		RuleBase:  RuleBase{AnyIP: 500, Main: 1000, OIF: 9000, From: 10000, Withdrawn: 12000, Strict: 19999},
+		RuleBase:  RuleBase{AnyIP: 500, Main: 1000, OIF: 9000, From: 10000, Withdrawn: 12000, Strict: 19999, OnLink: 20000},
 		Uplinks: []Uplink{{
 			Name: "fiber", Interface: "wan0", Metric: 1000,
 			DHCPv6: defaultDHCPv6,
@@ -81,6 +81,7 @@ oif = 100
 from = 700
 withdrawn = 1300
 strict = 1900
+onlink = 1901
 [uplink."dsl.7"]
 interface = "ppp0"
 metric = 0x10
@@ -135,11 +136,11 @@ ra.autonomous = false
 	want := &Config{
 		StateDir: "/srv/state", RunDir: "/srv/run", TableBase: 5000,
 		ULA:      ULA{Prefix: netip.MustParsePrefix("fd12:3456:789a::/48")},
-		RuleBase: RuleBase{AnyIP: 1, Main: 2, OIF: 100, From: 700, Withdrawn: 1300, Strict: 1900},
+		RuleBase: RuleBase{AnyIP: 1, Main: 2, OIF: 100, From: 700, Withdrawn: 1300, Strict: 1900, OnLink: 1901},
 		Uplinks: []Uplink{
 			{Name: "dsl.7", Interface: "ppp0", Metric: 16, DHCPv6: DHCPv6{
 				Prefixes: []PrefixWish{{Length: 48}}, Address: AddressNever, Release: true, ReportAfter: time.Minute, Prefer: "largest",
-				Start: StartRA, DUID: "uuid", IAID: new(uint32(7)), Auth: make([]byte, 11), Request: []uint16{17, 0xfde8}, DSCP: 48, Priority: 6}, Pos: Position{"uplinkd.toml", 13, 1}},
+				Start: StartRA, DUID: "uuid", IAID: new(uint32(7)), Auth: make([]byte, 11), Request: []uint16{17, 0xfde8}, DSCP: 48, Priority: 6}, Pos: Position{"uplinkd.toml", 14, 1}},
 			{Name: "fiber", Interface: "wan0", Metric: 1000, DHCPv6: defaultDHCPv6,
 				Pos: Position{"conf.d/guest.toml", 2, 1}},
 		},

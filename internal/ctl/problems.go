@@ -40,6 +40,9 @@ func advice(p policy.Problem, uplink policy.Uplink) string {
 		return "two providers hand out the same addresses, or two uplinks reach the same provider: remove one of the uplinks"
 	case "address-overlap":
 		return "ask the provider of " + uplink.Name + ", or see who sends router advertisements there (rdisc6 " + uplink.Interface + "): what is not its own must not come from there"
+	case "too-many-on-link":
+		return "see who sends router advertisements there (rdisc6 " + uplink.Interface + "); so that the kernel takes no prefixes from them: sysctl -w net.ipv6.conf." +
+			strings.ReplaceAll(uplink.Interface, ".", "/") + ".accept_ra_pinfo=0"
 	case "read-failed":
 		return "uplinkd tries again by itself; it needs CAP_NET_ADMIN, and the journal has more: journalctl -u uplinkd"
 	case "apply-failed":

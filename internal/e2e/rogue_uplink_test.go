@@ -10,6 +10,7 @@ import (
 
 	"uplinkd/internal/ctl"
 	"uplinkd/internal/isp"
+	"uplinkd/internal/netlab"
 	"uplinkd/pd"
 )
 
@@ -17,7 +18,7 @@ import (
 const dslFirst = "[uplink.dsl]\ninterface = \"wan1\"\ndhcpv6.delay = false\n\n" + smallest
 
 // rogue connects wan1 to another provider, which is not to be trusted: before says what it is besides.
-func (s *site) rogue(cfg isp.Config, before func(p *isp.Provider)) {
+func (s *site) rogue(cfg isp.Config, before func(p *isp.Provider)) *netlab.NS {
 	s.t.Helper()
 	ns := s.lab.NS("rogue")
 	ns.Sysctl("net.ipv6.conf.all.accept_dad", "0")
@@ -32,13 +33,20 @@ func (s *site) rogue(cfg isp.Config, before func(p *isp.Provider)) {
 	}
 	before(p)
 	serve(s.t, ns, p)
+	return ns
 }
 
 // reachFrom waits until the host reaches the Internet with that source.
 func (s *site) reachFrom(source netip.Addr) {
 	s.t.Helper()
-	s.eventually("the host to reach "+farAddress+" from "+source.String(), func() (bool, string) {
-		out := output(s.host, "ping", "-6", "-n", "-c", "1", "-W", "1", "-I", source.String(), farAddress)
+	s.pings(s.host, farAddress, "-I", source.String())
+}
+
+// pings waits until to answers, with options of ping(8).
+func (s *site) pings(from *netlab.NS, to string, options ...string) {
+	s.t.Helper()
+	s.eventually(fmt.Sprintf("%s to reach %s %s", from.Name, to, strings.Join(options, " ")), func() (bool, string) {
+		out := output(from, "ping", append([]string{"-6", "-n", "-c", "1", "-W", "1", to}, options...)...)
 		return strings.Contains(out, " 1 received"), out
 	})
 }

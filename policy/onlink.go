@@ -1,0 +1,127 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+
+	"uplinkd/internal/kernel"
+)
+
+// metricFirst is better than that of any route that others make: the kernel's to on-link prefixes has 256, NetworkManager's 100.
+const metricFirst = 1
+
+// isOneLink reports whether q is taken for the prefix of one link. Nobody needs a shorter one, but a router can announce it:
+// with 2000::/3, all of the Internet would be neighbours.
+func isOneLink(q netip.Prefix) bool { return q.Bits() >= 64 }
+
+// onLink notes what is on-link, whoever has put it there: on uplinks, since routes to it must not decide about packets with
+// sources of others, and anywhere, since a service by interface or mark must not answer for the hosts there. What is on-link
+// on another interface as well is the user's own network, and which of the two counts is his affair.
+func (p *planner) onLink() {
+	uplinks := map[string]bool{}
+	for _, u := range p.cfg.Uplinks {
+		uplinks[u.Interface] = true
+	}
+	elsewhere := map[netip.Prefix]bool{}
+	for name, l := range p.w.Links {
+		for _, q := range l.OnLink {
+			if !uplinks[name] {
+				elsewhere[q] = true
+			}
+		}
+	}
+	armed := slices.ContainsFunc(p.site.Downstreams, func(d Downstream) bool { return d.AnyIP.Armed })
+	for name, l := range p.w.Links {
+		for _, q := range l.OnLink {
+			if armed && name != Loopback && (!uplinks[name] || isOneLink(q)) {
+				p.site.OnLink = append(p.site.OnLink, q)
+			}
+		}
+	}
+	slices.SortFunc(p.site.OnLink, netip.Prefix.Compare)
+	p.site.OnLink = slices.Compact(p.site.OnLink)
+	for i := range p.site.Uplinks {
+		p.onLinkAt(&p.site.Uplinks[i], elsewhere)
+	}
+}
+
+func (p *planner) onLinkAt(u *Uplink, elsewhere map[netip.Prefix]bool) {
+	list := p.w.Links[u.Interface].OnLink
+	if len(list) >= kernel.MaxOnLink {
+		p.problem("uplink."+u.Name, "too-many-on-link", "%d prefixes or more are on-link on %s; if there are more, packets for the others leave there whatever their source is", kernel.MaxOnLink, u.Interface)
+	}
+	for _, q := range list {
+		if !elsewhere[q] {
+			u.OnLink = append(u.OnLink, q)
+		}
+	}
+}
+
+// onLink has packets to neighbours on an uplink's link follow their source like all others. Rule 1000 looks into main first,
+// and there is the kernel's route to the on-link prefix, which would take the sources of all uplinks. A route to the same
+// prefix with a better metric sends them on to the next rules (throw), and the uplink's table has the neighbours for its own
+// sources. What is longer in main, such as a downstream's subnet in 2000::/3, is found as before. Last comes a rule for what
+// none of the others takes, since at the end main says throw again; where the prefix is too short to be that of one link, it
+// leads where main's default route does.
+//
+// Of an on-link prefix in what the site itself has, main says the same as of the whole: who announces a part of a network, or
+// all of it, on another link does not draw it there.
+func (c *compiler) onLink() {
+	held := map[netip.Prefix]kernel.Route{}
+	for _, r := range c.state.Routes {
+		if before, ok := held[r.Dst]; r.Table == kernel.TableMain && r.Dst.Bits() > 0 && (!ok || r.Metric < before.Metric) {
+			held[r.Dst] = r
+		}
+	}
+	preferred := c.preferred()
+	ruled := map[netip.Prefix]bool{}
+	for _, u := range c.site.Uplinks {
+		for _, q := range u.OnLink {
+			if r, ok := longest(held, q); ok {
+				r.Dst, r.Metric = q, metricFirst
+				r.Reason.Rule += "; said once more because of another route, to " + u.Interface
+				c.route(r)
+				continue
+			}
+			why := kernel.Reason{Config: u.Config, Uplink: u.Name}
+			why.Rule = "packets to neighbours on the uplink's link follow their source, not the kernel's route, which is for all sources"
+			c.route(kernel.Route{Table: kernel.TableMain, Dst: q, Metric: metricFirst, Type: kernel.Throw, Reason: why})
+			table := preferred
+			if isOneLink(q) {
+				why.Rule = "the uplink's own sources reach neighbours on its link directly"
+				c.route(kernel.Route{Table: u.Table, Dst: q, Metric: metricOnLink, Type: kernel.Unicast, Dev: u.Interface, Reason: why})
+				table = u.Table
+			}
+			if !ruled[q] && table != 0 { // of two uplinks with the same neighbours, the first in the config
+				ruled[q] = true
+				why.Rule = "packets to neighbours on an uplink's link that have no source yet, or one of no uplink"
+				c.rule(kernel.Rule{Priority: c.site.Rules.OnLink, To: q, Action: kernel.Unicast, Table: table, Reason: why})
+			}
+		}
+	}
+}
+
+// longest is the route of held that is for all of q and for the least besides.
+func longest(held map[netip.Prefix]kernel.Route, q netip.Prefix) (r kernel.Route, ok bool) {
+	for bits := q.Bits(); bits > 0 && !ok; bits-- {
+		p, _ := q.Addr().Prefix(bits)
+		r, ok = held[p]
+	}
+	return r, ok
+}
+
+// preferred is the table of the uplink to which main's default route leads; 0 for none.
+func (c *compiler) preferred() (table uint32) {
+	best := kernel.Route{Metric: kernel.MetricLast}
+	for _, r := range c.state.Routes {
+		if r.Table == kernel.TableMain && r.Dst.Bits() == 0 && r.Metric < best.Metric {
+			best = r
+		}
+	}
+	for _, u := range c.site.Uplinks {
+		if u.Interface == best.Dev {
+			table = u.Table
+		}
+	}
+	return table
+}

@@ -1,0 +1,189 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"uplinkd/internal/config"
+	"uplinkd/internal/kernel"
+)
+
+// anyOnLink has routers on the uplinks of w say that something is on-link there: neighbours, part or all of what somebody
+// has, the whole Internet.
+func anyOnLink(t *rapid.T, cfg *config.Config, w World) {
+	for _, u := range cfg.Uplinks {
+		l, ok := w.Links[u.Interface]
+		if !ok {
+			continue
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "prefixes on-link") {
+			q := pfx(rapid.SampledFrom([]string{"3fff:b::/64", "3fff:b::/80", "3fff:c::/56", "2001:db8:ffff::/64", "2001:db8:ffff::1/128", "2000::/3", "8000::/1",
+				"2001:db8:1100::/64", "2001:db8:1100::/72", "2001:db8:1200::/62", "2001:db8:1300::/56", "2001:db8:1400::/64", "2001:db8::/32", "fd00:1:2::/64",
+				"fd00:1:2::/48", "fd00::/8"}).Draw(t, "on-link"))
+			if !slices.Contains(l.OnLink, q) {
+				l.OnLink = append(l.OnLink, q)
+			}
+		}
+		slices.SortFunc(l.OnLink, netip.Prefix.Compare)
+		w.Links[u.Interface] = l
+	}
+}
+
+// onLinkToo is s with the kernel's own routes to what is on-link before and after.
+func onLinkToo(s kernel.State, before, after Site) kernel.State {
+	for i, u := range before.Uplinks {
+		for _, q := range u.OnLink {
+			if slices.Contains(after.Uplinks[i].OnLink, q) {
+				s.Routes = append(slices.Clip(s.Routes), kernel.Route{Table: kernel.TableMain, Dst: q, Metric: 256, Type: kernel.Unicast, Dev: u.Interface})
+			}
+		}
+	}
+	return s
+}
+
+// destinations are one in the Internet, and two in all that is on-link on uplinks.
+func destinations(sites ...Site) []netip.Addr {
+	list := []netip.Addr{netip.MustParseAddr("2001:db8:ffff::1")}
+	for _, s := range sites {
+		for _, u := range s.Uplinks {
+			for _, q := range u.OnLink {
+				list = append(list, q.Addr(), q.Addr().Next().Next())
+			}
+		}
+	}
+	return list
+}
+
+// Property: what routers on uplinks say to be on-link changes no packet's way, unless it goes to such a neighbour and has a
+// source of that uplink or of none. What the site has itself, nobody draws away.
+func TestOnLinkDrawsNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cfg := anyUses(t, true)
+		w := anySite(t, cfg)
+		anyOnLink(t, cfg, w)
+		site, _, led := Plan(cfg, w, Ledger{})
+		if again, _, _ := Plan(cfg, w, led); Compile(again).Text(epoch) != Compile(site).Text(epoch) {
+			t.Fatalf("a second plan differs:\n%s\n%s", Compile(site).Text(epoch), Compile(again).Text(epoch))
+		}
+		state := onLinkToo(Compile(site), site, site)
+		deaf := site
+		deaf.Uplinks = slices.Clone(site.Uplinks)
+		for i := range deaf.Uplinks {
+			deaf.Uplinks[i].OnLink = nil
+		}
+		plain := Compile(deaf)
+		had := map[netip.Prefix]bool{}
+		sources := []netip.Addr{netip.IPv6Unspecified(), netip.MustParseAddr("3fff:77::1"), netip.MustParseAddr("fd77::1")}
+		dsts := destinations(site)
+		for _, r := range plain.Routes {
+			if r.Table == kernel.TableMain && r.Dst.Bits() > 0 {
+				had[r.Dst] = true
+				sources, dsts = append(sources, r.Dst.Addr().Next()), append(dsts, r.Dst.Addr(), r.Dst.Addr().Next())
+			}
+		}
+		for _, r := range plain.Rules {
+			if r.From.IsValid() {
+				sources = append(sources, r.From.Addr())
+			}
+		}
+		for _, src := range sources {
+			for _, iif := range []string{"lo", "lan0", "lan1", "wan0", "wan1"} {
+				for _, dst := range dsts {
+					got, want := lookup(state, src, dst, iif), lookup(plain, src, dst, iif)
+					if got != want && !mayDiffer(site, plain, had, src, dst, iif, got) {
+						t.Fatalf("%s from %s iif %s goes to %q instead of %q\n%s", dst, src, iif, got, want, state.Text(epoch))
+					}
+				}
+			}
+		}
+	})
+}
+
+// mayDiffer reports whether a packet may go to dev because dst is believed to be there; or nowhere, if it has no source, and
+// is for an unused part of a delegation.
+func mayDiffer(site Site, plain kernel.State, had map[netip.Prefix]bool, src, dst netip.Addr, iif, dev string) bool {
+	for q := range had {
+		if q.Contains(dst) {
+			return false
+		}
+	}
+	decides := slices.IndexFunc(plain.Rules, func(r kernel.Rule) bool {
+		return r.From.IsValid() && r.From.Contains(src) && (r.IIF == "" || r.IIF == iif)
+	})
+	if dev == "" && decides < 0 {
+		return slices.ContainsFunc(plain.Routes, func(r kernel.Route) bool { return r.Metric == metricAggregate && r.Dst.Contains(dst) })
+	}
+	return slices.ContainsFunc(site.Uplinks, func(u Uplink) bool {
+		return u.Interface == dev && slices.ContainsFunc(u.OnLink, func(q netip.Prefix) bool { return isOneLink(q) && q.Contains(dst) }) &&
+			(decides < 0 || plain.Rules[decides].Table == u.Table || iif == dev)
+	})
+}
+
+// TestOnLinkRows has one neighbourhood of each sort.
+func TestOnLinkRows(t *testing.T) {
+	w := rogueDSL()
+	w.ULA = pfx("fd00:1:2::/48")
+	onLink := func(iface string, list ...string) {
+		l := w.Links[iface]
+		for _, q := range list {
+			l.OnLink = append(l.OnLink, pfx(q))
+		}
+		w.Links[iface] = l
+	}
+	onLink("wan1", "3fff:b::/64", "3fff:c::/64", "3fff:d::/64", "2000::/3", "2001:db8:1100::/64", "2001:db8:1100:0:8000::/65", "fd00:1:2::/48")
+	onLink("wan0", "3fff:c::/64")
+	w.Links["lan7"] = link("lan7", 77) // not uplinkd's
+	onLink("lan7", "3fff:d::/64")
+	site, problems, _ := Plan(configOf(t, dslAndFiber), w, Ledger{})
+	var got strings.Builder
+	for _, r := range Compile(site).Rows() {
+		switch r := r.(type) {
+		case kernel.Route:
+			if r.Metric == metricFirst || r.Table != kernel.TableMain && r.Metric == metricOnLink {
+				fmt.Fprintln(&got, r.Text(epoch))
+			}
+		case kernel.Rule:
+			if r.Priority == 20000 {
+				fmt.Fprintln(&got, r.Text(epoch))
+			}
+		}
+	}
+	const want = `throw 2000::/3 metric 1 proto 200
+throw 3fff:b::/64 metric 1 proto 200
+throw 3fff:c::/64 metric 1 proto 200
+unreachable fd00:1:2::/48 metric 1 proto 200
+2001:db8:1100::/64 dev lan0 metric 1 proto 200
+2001:db8:1100:0:8000::/65 dev lan0 metric 1 proto 200
+3fff:b::/64 dev wan1 table 1001 metric 255 proto 200
+3fff:c::/64 dev wan1 table 1001 metric 255 proto 200
+3fff:c::/64 dev wan0 table 1002 metric 255 proto 200
+pref 20000 from all to 2000::/3 lookup 1001 protocol 200
+pref 20000 from all to 3fff:b::/64 lookup 1001 protocol 200
+pref 20000 from all to 3fff:c::/64 lookup 1001 protocol 200
+`
+	if got.String() != want {
+		t.Errorf("got\n%swant\n%s", got.String(), want)
+	}
+	if len(problems) != 0 {
+		t.Errorf("problems: %v", problems)
+	}
+}
+
+// More prefixes than uplinkd looks at are a problem.
+func TestTooManyOnLink(t *testing.T) {
+	w := rogueDSL()
+	l := w.Links["wan1"]
+	for i := range kernel.MaxOnLink {
+		l.OnLink = append(l.OnLink, netip.PrefixFrom(netip.AddrFrom16([16]byte{0x3f, 0xff, 1, byte(i)}), 64))
+	}
+	w.Links["wan1"] = l
+	_, problems, _ := Plan(configOf(t, dslAndFiber), w, Ledger{})
+	if len(problems) != 1 || problems[0].Path != "uplink.dsl" || problems[0].Code != "too-many-on-link" {
+		t.Errorf("problems: %v", problems)
+	}
+}
