@@ -65,7 +65,7 @@ func (e *Engine) Client(uplink string, s ClientStatus, hasLease bool) {
 		if !hasLease && s.Reported == was.Reported && s.Failure == was.Failure && s.Note == was.Note {
 			// "soliciting" has become "requesting": the Reply is on its way, and a whole step now would hold it up.
 			e.showClients()
-			e.rehearse()
+			e.rehearse(uplink)
 			return false
 		}
 		if was := e.world.Uplinks[uplink].Delegations; !samePrefixes(was, s.Lease) && !e.limits.take(changesOf(uplink), time.Now()) {

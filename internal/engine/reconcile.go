@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -70,23 +71,32 @@ func (e *Engine) step(ctx context.Context) {
 	e.tellStatus(site)
 }
 
-// rehearse goes through a step without writing or telling anything. After a second of waiting for Advertises most of
-// what a step needs has left the processor's caches; with them warm, the step for a Reply that comes half a millisecond
-// from now takes 0.43 ms instead of 0.58 (docs/performance.md). They are warm when the last step has only just been:
+// rehearse goes through a step without writing or telling anything, as if the uplink had a prefix. After a second of waiting
+// for Advertises most of what a step needs has left the processor's caches; with them warm, the step for a Reply that comes
+// half a millisecond from now takes a third less (docs/performance.md). They are warm when the last step has only just been:
 // hundreds of uplinks that solicit at once need one rehearsal, not one each.
-func (e *Engine) rehearse() {
+func (e *Engine) rehearse(uplink string) {
 	world := e.world
 	world.Now = time.Now()
 	if world.Now.Sub(e.warm) < warmth {
 		return
 	}
 	defer func() { e.warm = time.Now() }()
+	if f := world.Uplinks[uplink]; len(f.Delegations) == 0 {
+		until := untilFrom(world.Now, time.Hour)
+		f.Delegations = []policy.Granted{{Prefix: rehearsed, PreferredUntil: until, ValidUntil: until}}
+		world.Uplinks = maps.Clone(world.Uplinks)
+		world.Uplinks[uplink] = f
+	}
 	site, _, _ := policy.Plan(e.cfg, world, e.ledger)
 	want := e.restoring(policy.Compile(site))
 	if have, err := e.opt.Kernel.Read(context.Background(), e.scope(want)); err == nil {
 		kernel.Diff(have, want, world.Now)
 	}
 }
+
+// rehearsed is a prefix for documentation (RFC 9637), which no provider delegates.
+var rehearsed = netip.MustParsePrefix("3fff::/48")
 
 // warmth is how long what a step needs is taken to stay in the processor's caches.
 const warmth = 100 * time.Millisecond
