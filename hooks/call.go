@@ -149,6 +149,7 @@ func facts(t policy.Told) []variable {
 		list("UPLINKD_SNTP", t.SNTP, netip.Addr.String),
 		list("UPLINKD_AFTR", oneOrNone(t.AFTR), itself),
 		list("UPLINKD_CAPTIVE_PORTAL", oneOrNone(t.CaptivePortal), itself),
+		list("UPLINKD_ENCRYPTED_DNS", t.Resolvers, pd.Resolver.String),
 		list("UPLINKD_PREF64", t.PREF64, func(p policy.PREF64) string { return p.Prefix.String() }),
 	}
 	raw := map[uint16][]pd.Option{}

@@ -52,8 +52,9 @@ func informedItem() Item {
 	return Item{Seq: 9, At: epoch, Event: policy.Event{Kind: policy.UplinkInformed, Uplink: "fiber", Interface: "wan0", Gateway: netip.MustParseAddr("fe80::1"),
 		Told: &policy.Told{Info: pd.Info{DNS: []netip.Addr{a, b}, DomainSearch: []string{"example.net", "example.org"}, NTP: []netip.Addr{a},
 			NTPNames: []string{"ntp.example.net"}, SNTP: []netip.Addr{b}, AFTR: "aftr.example.net", CaptivePortal: "https://portal.example/?a=1&b='x';",
-			S46:     []pd.Option{{Code: 94, Data: []byte{0, 89, 0, 1, 0xff}}},
-			Unknown: []pd.Option{{Code: 143, Data: []byte("x\n")}, {Code: 17, Data: []byte{1}}, {Code: 17}}},
+			Resolvers: []pd.Resolver{{Priority: 1, Name: "dot.example.net", Addresses: []netip.Addr{a, b}, Params: []byte{0, 1, 0, 4, 3, 'd', 'o', 't'}}, {Priority: 2, Name: "doh.example.net"}},
+			S46:       []pd.Option{{Code: 94, Data: []byte{0, 89, 0, 1, 0xff}}},
+			Unknown:   []pd.Option{{Code: 143, Data: []byte("x\n")}, {Code: 17, Data: []byte{1}}, {Code: 17}}},
 			PREF64: []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.After(epoch, 1800)}}}}}
 }
 
@@ -113,6 +114,7 @@ func TestFactsStayInTheirWords(t *testing.T) {
 		"empty search": func(o *policy.Told) { o.DomainSearch[0] = "" },
 		"AFTR":         func(o *policy.Told) { o.AFTR = "a\tb" },
 		"portal":       func(o *policy.Told) { o.CaptivePortal = "https://a/\u00a0x" },
+		"resolver":     func(o *policy.Told) { o.Resolvers[0].Name = "a b" },
 		"NTP":          func(o *policy.Told) { o.NTPNames[0] = "a b" },
 		"zone":         func(o *policy.Told) { o.DNS[0] = netip.MustParseAddr("fe80::1").WithZone("a b") },
 		"escape":       func(o *policy.Told) { o.CaptivePortal = "https://a/\x1b[2J" },

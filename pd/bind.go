@@ -28,6 +28,7 @@ func (i Info) bounded() Info {
 		SNTP:          clipped(i.SNTP, maxServers),
 		AFTR:          i.AFTR,
 		CaptivePortal: i.CaptivePortal,
+		Resolvers:     clipped(i.Resolvers, maxServers),
 		S46:           clipped(i.S46, maxServers),
 		Unknown:       clipped(i.Unknown, maxOptions),
 	}

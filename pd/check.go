@@ -29,6 +29,11 @@ func (i Info) Check() error {
 			return err
 		}
 	}
+	for _, r := range i.Resolvers {
+		if err := r.Check(); err != nil {
+			return fmt.Errorf("resolver %.80q: %w", r.Name, err)
+		}
+	}
 	if i.CaptivePortal != "" {
 		if _, err := PortalURI(i.CaptivePortal); err != nil {
 			return fmt.Errorf("captive_portal: %w", err)

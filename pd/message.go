@@ -71,6 +71,7 @@ const (
 	OptS46MapT       uint16 = 95
 	OptS46LW         uint16 = 96
 	OptCaptivePortal uint16 = 103
+	OptDNR           uint16 = 144
 )
 
 // Status is a Status Code option. Text comes from the network: the decoder has replaced everything but printable
@@ -118,6 +119,7 @@ type Info struct {
 	SNTP          []netip.Addr `json:"sntp,omitempty"`           // SNTP Servers option (RFC 4075)
 	AFTR          string       `json:"aftr,omitempty"`           // AFTR-Name (RFC 6334)
 	CaptivePortal string       `json:"captive_portal,omitempty"` // URI (RFC 8910), http or https
+	Resolvers     []Resolver   `json:"resolvers,omitempty"`      // with encrypted protocols (RFC 9463)
 	S46           []Option     `json:"s46,omitempty"`            // MAP-E, MAP-T and LW4o6 containers (RFC 7598), raw
 	Unknown       []Option     `json:"unknown,omitempty"`        // options that uplinkd has no word for, raw; bounded
 }

@@ -88,6 +88,11 @@ func (p *planner) announcement(c config.Downstream, d *Downstream) Announcement 
 		}
 		if len(c.RA.DNS) == 0 {
 			a.DNS = appendNew(a.DNS, u.Told.DNS)
+			for _, r := range u.Told.Resolvers {
+				if !slices.ContainsFunc(a.Resolvers, r.Equal) {
+					a.Resolvers = append(a.Resolvers, r)
+				}
+			}
 		}
 		a.Search = appendNew(a.Search, u.Told.DomainSearch)
 	}

@@ -193,6 +193,7 @@ type Announcement struct {
 	Preference     string            `json:"preference,omitempty"`     // RFC 4191 §2.2: "low", "high"; "" or "medium"
 	Routes         []AnnouncedRoute  `json:"routes,omitempty"`         // sorted; what is stale among them has lifetime 0
 	Other          bool              `json:"other,omitempty"`          // O flag: DHCPv6 has more to tell
+	Resolvers      []pd.Resolver     `json:"resolvers,omitempty"`      // with encrypted protocols (RFC 9463)
 	Managed        bool              `json:"managed,omitempty"`        // M flag: somebody leases addresses by DHCPv6
 	NotOnLink      bool              `json:"not_on_link,omitempty"`    // no L flag of prefixes that are not stale
 	NotAutonomous  bool              `json:"not_autonomous,omitempty"` // likewise no A flag

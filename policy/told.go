@@ -37,7 +37,7 @@ func (t Told) SameMeaning(o Told) bool {
 	option := func(a, b pd.Option) bool { return a.Code == b.Code && bytes.Equal(a.Data, b.Data) }
 	return sameSet(t.DNS, o.DNS, equal) && sameSet(t.DomainSearch, o.DomainSearch, equal) && sameSet(t.NTP, o.NTP, equal) &&
 		sameSet(t.NTPNames, o.NTPNames, equal) && sameSet(t.SNTP, o.SNTP, equal) && t.AFTR == o.AFTR && t.CaptivePortal == o.CaptivePortal &&
-		sameSet(t.S46, o.S46, option) && sameSet(t.Unknown, o.Unknown, option) && sameSet(t.PREF64, o.PREF64, PREF64.samePrefix)
+		sameSet(t.Resolvers, o.Resolvers, pd.Resolver.Equal) && sameSet(t.S46, o.S46, option) && sameSet(t.Unknown, o.Unknown, option) && sameSet(t.PREF64, o.PREF64, PREF64.samePrefix)
 }
 
 func equal[T comparable](a, b T) bool { return a == b }
@@ -66,6 +66,7 @@ func (t Told) Facts() (facts []Fact) {
 		}
 	}
 	add("name servers", texts(t.DNS, netip.Addr.String)...)
+	add("encrypted DNS", texts(t.Resolvers, pd.Resolver.String)...)
 	add("search", slices.Clone(t.DomainSearch)...)
 	add("NTP", slices.Concat(texts(t.NTP, netip.Addr.String), t.NTPNames)...)
 	add("SNTP", texts(t.SNTP, netip.Addr.String)...)

@@ -42,7 +42,7 @@ func TestSameMeaning(t *testing.T) {
 	x, y := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 	base := func() Told {
 		return Told{Info: pd.Info{DNS: []netip.Addr{x, y}, DomainSearch: []string{"a.example"}, NTP: []netip.Addr{x}, NTPNames: []string{"ntp.example"},
-			SNTP: []netip.Addr{y}, AFTR: "aftr.example", CaptivePortal: "https://portal.example/", S46: []pd.Option{{Code: 94, Data: []byte{1}}},
+			SNTP: []netip.Addr{y}, AFTR: "aftr.example", CaptivePortal: "https://portal.example/", S46: []pd.Option{{Code: 94, Data: []byte{1}}}, Resolvers: []pd.Resolver{{Priority: 1, Name: "dot.example", Addresses: []netip.Addr{x}}},
 			Unknown: []pd.Option{{Code: 17, Data: []byte{2}}}}, PREF64: []PREF64{nat64("64:ff9b::/96", 60)}}
 	}
 	for name, change := range map[string]func(*Told){
@@ -54,6 +54,7 @@ func TestSameMeaning(t *testing.T) {
 		"SNTP":          func(o *Told) { o.SNTP = nil },
 		"AFTR":          func(o *Told) { o.AFTR = "" },
 		"portal":        func(o *Told) { o.CaptivePortal += "x" },
+		"resolver":      func(o *Told) { o.Resolvers[0].Priority = 2 },
 		"S46":           func(o *Told) { o.S46[0].Data = []byte{2} },
 		"other code":    func(o *Told) { o.Unknown[0].Code = 18 },
 		"unknown":       func(o *Told) { o.Unknown = nil },

@@ -7,7 +7,7 @@ import (
 
 // asked are the options that every client asks for besides those that its protocol needs: what hosts, hooks and other
 // programs have a use for.
-var asked = []uint16{pd.OptNTPServer, pd.OptAFTRName, pd.OptS46MapE, pd.OptS46MapT, pd.OptS46LW, pd.OptCaptivePortal}
+var asked = []uint16{pd.OptNTPServer, pd.OptAFTRName, pd.OptS46MapE, pd.OptS46MapT, pd.OptS46LW, pd.OptCaptivePortal, pd.OptDNR}
 
 // optAuth is the Authentication option (RFC 9915 §21.11).
 const optAuth = 11

@@ -121,7 +121,9 @@ func (i *invention) item(cfg *config.Config, kind string, now time.Time) hooks.I
 	case policy.UplinkInformed:
 		server := netip.MustParseAddr("2001:db8:ffff::53")
 		e.Told = &policy.Told{Info: pd.Info{DNS: []netip.Addr{server}, DomainSearch: []string{"example.net"}, NTP: []netip.Addr{server},
-			AFTR: "aftr.example.net", CaptivePortal: "https://portal.example.net/api", Unknown: []pd.Option{{Code: 17, Data: []byte{0, 0, 4, 14}}}},
+			AFTR: "aftr.example.net", CaptivePortal: "https://portal.example.net/api",
+			Resolvers: []pd.Resolver{{Priority: 1, Name: "dot.example.net", Addresses: []netip.Addr{server}, Params: []byte("\x00\x01\x00\x04\x03dot")}},
+			Unknown:   []pd.Option{{Code: 17, Data: []byte{0, 0, 4, 14}}}},
 			PREF64: []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: until(now, 30*time.Minute)}}}
 	case policy.PrefixDeprecated:
 		e.Preferred = 0

@@ -216,7 +216,7 @@ func serviceOn(cfg *config.Config, site policy.Site, iface string) server.Servic
 		}
 		told := u.Told.Info
 		if configured {
-			told.DNS = nil
+			told.DNS, told.Resolvers = nil, nil
 		}
 		merge(&s.Info, told)
 	}
@@ -224,7 +224,10 @@ func serviceOn(cfg *config.Config, site policy.Site, iface string) server.Servic
 }
 
 // mostTold bounds a list that is told: what several providers tell has to fit into one message of 1280 octets.
-const mostTold = 8
+const (
+	mostTold      = 8
+	mostResolvers = 2 // with encrypted protocols: one can take 300 octets
+)
 
 // merge adds to in what of more a server passes on.
 func merge(in *pd.Info, more pd.Info) {
@@ -234,6 +237,11 @@ func merge(in *pd.Info, more pd.Info) {
 	in.NTPNames = union(in.NTPNames, more.NTPNames)
 	in.SNTP = union(in.SNTP, more.SNTP)
 	in.CaptivePortal = cmp.Or(in.CaptivePortal, more.CaptivePortal)
+	for _, r := range more.Resolvers {
+		if len(in.Resolvers) < mostResolvers && !slices.ContainsFunc(in.Resolvers, r.Equal) {
+			in.Resolvers = append(in.Resolvers[:len(in.Resolvers):len(in.Resolvers)], r)
+		}
+	}
 }
 
 // union makes a new list: those of the site are not ours to append to.

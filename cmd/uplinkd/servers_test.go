@@ -57,10 +57,11 @@ func TestLenders(t *testing.T) {
 
 func TestServiceOn(t *testing.T) {
 	a := func(s string) netip.Addr { return netip.MustParseAddr(s) }
+	dot := pd.Resolver{Priority: 1, Name: "dot.example.net", Addresses: []netip.Addr{a("2001:db8::53")}, Params: []byte{0, 1, 0, 1, 'x'}}
 	site := policy.Site{
 		Uplinks: []policy.Uplink{
 			{Name: "fiber", Told: policy.Told{Info: pd.Info{DNS: []netip.Addr{a("2001:db8::53")}, NTP: []netip.Addr{a("2001:db8::123")}, DomainSearch: []string{"example.net"},
-				AFTR: "aftr.example.net", CaptivePortal: "https://one.example.net"}}},
+				AFTR: "aftr.example.net", CaptivePortal: "https://one.example.net", Resolvers: []pd.Resolver{dot, dot}}}},
 			{Name: "cable", Told: policy.Told{Info: pd.Info{DNS: []netip.Addr{a("2001:db8::53"), a("2001:db8:1::53")}, CaptivePortal: "https://two.example.net"}}},
 			{Name: "other", Told: policy.Told{Info: pd.Info{DNS: []netip.Addr{a("2001:db8:2::53")}}}},
 		},
@@ -72,9 +73,9 @@ func TestServiceOn(t *testing.T) {
 	}
 	const uplinks = "[uplink.fiber]\ninterface = \"wan0\"\n[uplink.cable]\ninterface = \"wan1\"\n[uplink.other]\ninterface = \"wan2\"\n"
 	both := pd.Info{DNS: []netip.Addr{a("2001:db8::53"), a("2001:db8:1::53")}, NTP: []netip.Addr{a("2001:db8::123")}, DomainSearch: []string{"example.net"},
-		CaptivePortal: "https://one.example.net"}
+		CaptivePortal: "https://one.example.net", Resolvers: []pd.Resolver{dot}}
 	own := both
-	own.DNS = []netip.Addr{a("fd00::53")}
+	own.DNS, own.Resolvers = []netip.Addr{a("fd00::53")}, nil
 	for _, c := range []struct {
 		text string
 		want server.Service
@@ -82,7 +83,7 @@ func TestServiceOn(t *testing.T) {
 		{lan0 + pool0, server.Service{Mode: server.Delegating, Info: both, MaxValid: 5400}},
 		{lan0 + "ra.dns = [\"fd00::53\"]\n" + pool0, server.Service{Mode: server.Delegating, Info: own, MaxValid: 5400}},
 		{lan0 + "dhcpv6.delegate = false\n", server.Service{Mode: server.Stateless, Info: pd.Info{DNS: both.DNS[:1], NTP: both.NTP, DomainSearch: both.DomainSearch,
-			CaptivePortal: both.CaptivePortal}, MaxValid: 5400}},
+			CaptivePortal: both.CaptivePortal, Resolvers: both.Resolvers}, MaxValid: 5400}},
 		{lan0 + "dhcpv6 = \"off\"\n", server.Service{MaxValid: 5400}},
 	} {
 		got := serviceOn(parsed(t, uplinks+c.text), site, "lan0")

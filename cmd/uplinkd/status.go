@@ -214,6 +214,9 @@ func announcedText(a ctl.Announcement) string {
 	if len(a.DNS) > 0 {
 		parts = append(parts, "DNS "+join(a.DNS))
 	}
+	if len(a.Resolvers) > 0 {
+		parts = append(parts, "encrypted DNS "+join(a.Resolvers))
+	}
 	if len(a.Search) > 0 {
 		parts = append(parts, "search "+strings.Join(a.Search, ", "))
 	}

@@ -136,7 +136,7 @@ func subnets(d policy.Downstream, now time.Time) []Subnet {
 
 func announcement(a policy.Announcement, now time.Time) Announcement {
 	out := Announcement{Send: a.Send, Router: a.Router, Prefixes: []AnnouncedPrefix{}, Stale: []netip.Prefix{}, DNS: a.DNS, Search: a.Search, MTU: a.MTU, Portal: a.CaptivePortal, Other: a.Other,
-		Managed: a.Managed, NotOnLink: a.NotOnLink, NotAutonomous: a.NotAutonomous}
+		Resolvers: a.Resolvers, Managed: a.Managed, NotOnLink: a.NotOnLink, NotAutonomous: a.NotAutonomous}
 	if a.Preference != "medium" {
 		out.Prefer = a.Preference
 	}

@@ -152,20 +152,21 @@ type Subnet struct {
 
 // Announcement is what router advertisements on a downstream say.
 type Announcement struct {
-	Send     bool              `json:"send"`
-	Router   bool              `json:"router"`
-	Lifetime uint32            `json:"router_lifetime"` // seconds; 0 unless Router
-	Prefixes []AnnouncedPrefix `json:"prefixes"`        // in use
-	Stale    []netip.Prefix    `json:"stale"`           // hosts are told to stop using them
-	DNS      []netip.Addr      `json:"dns,omitempty"`
-	Search   []string          `json:"search,omitempty"`
-	PREF64   []netip.Prefix    `json:"pref64,omitempty"`
-	Portal   string            `json:"captive_portal,omitempty"`
-	MTU      uint32            `json:"mtu,omitempty"`
-	Prefer   string            `json:"preference,omitempty"` // RFC 4191: low, high
-	Routes   []netip.Prefix    `json:"routes,omitempty"`     // reached through this router (RFC 4191)
-	Other    bool              `json:"other,omitempty"`      // O flag: DHCPv6 has more to tell
-	Managed  bool              `json:"managed,omitempty"`    // M flag: DHCPv6 leases addresses
+	Send      bool              `json:"send"`
+	Router    bool              `json:"router"`
+	Lifetime  uint32            `json:"router_lifetime"` // seconds; 0 unless Router
+	Prefixes  []AnnouncedPrefix `json:"prefixes"`        // in use
+	Stale     []netip.Prefix    `json:"stale"`           // hosts are told to stop using them
+	DNS       []netip.Addr      `json:"dns,omitempty"`
+	Search    []string          `json:"search,omitempty"`
+	PREF64    []netip.Prefix    `json:"pref64,omitempty"`
+	Resolvers []pd.Resolver     `json:"resolvers,omitempty"` // with encrypted protocols (RFC 9463)
+	Portal    string            `json:"captive_portal,omitempty"`
+	MTU       uint32            `json:"mtu,omitempty"`
+	Prefer    string            `json:"preference,omitempty"` // RFC 4191: low, high
+	Routes    []netip.Prefix    `json:"routes,omitempty"`     // reached through this router (RFC 4191)
+	Other     bool              `json:"other,omitempty"`      // O flag: DHCPv6 has more to tell
+	Managed   bool              `json:"managed,omitempty"`    // M flag: DHCPv6 leases addresses
 
 	// Prefixes without L flag, or without A flag.
 	NotOnLink     bool `json:"not_on_link,omitempty"`

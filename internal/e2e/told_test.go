@@ -32,11 +32,12 @@ func TestToldPassesThrough(t *testing.T) {
 	v := s.simulate(cfg)
 	var mu sync.Mutex
 	tell := pd.Info{AFTR: "aftr.example.net", NTP: []netip.Addr{netip.MustParseAddr("2001:db8:f::123")}, NTPNames: []string{"ntp.example.net"},
-		S46: []pd.Option{{Code: 94, Data: []byte{0, 89, 0, 0}}}}
+		S46:       []pd.Option{{Code: 94, Data: []byte{0, 89, 0, 0}}},
+		Resolvers: []pd.Resolver{{Priority: 1, Name: "dot.example.net", Addresses: []netip.Addr{netip.MustParseAddr("2001:db8:f::853")}, Params: []byte("\x00\x01\x00\x04\x03dot")}}}
 	v.Intercept(func(_ pd.Message, reply *pd.Message) bool {
 		mu.Lock()
 		defer mu.Unlock()
-		reply.AFTR, reply.NTP, reply.NTPNames, reply.S46 = tell.AFTR, tell.NTP, tell.NTPNames, tell.S46
+		reply.AFTR, reply.NTP, reply.NTPNames, reply.S46, reply.Resolvers = tell.AFTR, tell.NTP, tell.NTPNames, tell.S46, tell.Resolvers
 		return true
 	})
 	dir := filepath.Join(s.dir, "calls")
@@ -52,7 +53,8 @@ func TestToldPassesThrough(t *testing.T) {
 	s.start()
 	s.awaitHealthy()
 	all := []string{"UPLINKD_DNS=2001:db8:f::53", "UPLINKD_DOMAIN_SEARCH=example.net", "UPLINKD_NTP=2001:db8:f::123 ntp.example.net",
-		"UPLINKD_AFTR=aftr.example.net", "UPLINKD_CAPTIVE_PORTAL=https://portal.example/api?a=1&b=$(id)", "UPLINKD_PREF64=64:ff9b::/96", "UPLINKD_OPTION_94=00590000"}
+		"UPLINKD_AFTR=aftr.example.net", "UPLINKD_CAPTIVE_PORTAL=https://portal.example/api?a=1&b=$(id)", "UPLINKD_PREF64=64:ff9b::/96", "UPLINKD_OPTION_94=00590000",
+		"UPLINKD_ENCRYPTED_DNS=dot.example.net=2001:db8:f::853"}
 	s.informed(all...)
 	lan.await(s, "what the provider tells, in a router advertisement on the LAN", func(f radv.Facts) bool {
 		return len(f.PREF64) == 1 && f.PREF64[0].Prefix == netip.MustParsePrefix("64:ff9b::/96") && f.CaptivePortal == "https://portal.example/api?a=1&b=$(id)" &&
@@ -60,6 +62,9 @@ func TestToldPassesThrough(t *testing.T) {
 	})
 	if told := s.uplink().Told; told.AFTR != "aftr.example.net" || len(told.PREF64) != 1 || len(told.S46) != 1 || told.CaptivePortal == "" {
 		t.Errorf("status has %+v", told)
+	}
+	if st, err := s.status(); err != nil || len(st.Downstreams[0].Announced.Resolvers) != 1 || !st.Downstreams[0].Announced.Resolvers[0].Equal(tell.Resolvers[0]) {
+		t.Errorf("announced: %+v, %v", st.Downstreams, err)
 	}
 
 	// A renewal is no news, and neither is a restart, however it comes about.

@@ -2,6 +2,7 @@ package radv
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"uplinkd/internal/lifetime"
+	"uplinkd/pd"
 	"uplinkd/policy"
 )
 
@@ -150,6 +152,26 @@ pref64 64:ff9b::/96 lifetime 30m8s
 pref64 2001:db8:64::/48 lifetime 32s
 portal https://portal.example/api
 `},
+		{"resolvers with encrypted protocols (RFC 9463), as DNS servers, padded; none without a name", func(a *policy.Announcement) {
+			a.Resolvers = []pd.Resolver{{Priority: 1, Name: "dot.example", Addresses: []netip.Addr{netip.MustParseAddr("2001:db8::53")}, Params: []byte("\x00\x01\x00\x04\x03dot")},
+				{Priority: 258, Name: "a"}, {Priority: 1}, {Name: "a"}}
+			a.Prefixes[0].ValidUntil = in(10 * time.Second)
+		}, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 10s preferred 10s
+option 144 lifetime 10s "\x00\x01\x00\x00\x00\n\x00\r\x03dot\aexample\x00\x00\x10 \x01\r\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00S\x00\b\x00\x01\x00\x04\x03dot\x00\x00\x00\x00\x00"
+option 144 lifetime 10s "\x01\x02\x00\x00\x00\n\x00\x03\x01a\x00\x00\x00\x00"
+`},
+		{"a resolver that no option holds", func(a *policy.Announcement) {
+			long := pd.Resolver{Priority: 1, Name: "a", Addresses: slices.Repeat([]netip.Addr{netip.MustParseAddr("2001:db8::53")}, 16)}
+			a.Resolvers = []pd.Resolver{long, {Priority: 1, Name: "b"}}
+		}, `
+router 30m0s hoplimit 64 managed false other false
+lladdr 02:00:00:00:01:01
+prefix 2001:db8:a::/64 onlink true auto true valid 1h30m0s preferred 45m0s
+option 144 lifetime 30m0s "\x00\x01\x00\x00\a\b\x00\x03\x01b\x00\x00\x00\x00"
+`},
 		{"the longest intervals, and a portal that no option holds", func(a *policy.Announcement) {
 			a.MaxInterval = 30000 * time.Second
 			a.PREF64 = []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.Forever()}}
@@ -175,10 +197,13 @@ pref64 64:ff9b::/96 lifetime 18h12m8s
 func TestWithdrawFlags(t *testing.T) {
 	a := announce(start, prefixA)
 	a.NotOnLink, a.NotAutonomous = true, true
+	a.Resolvers = []pd.Resolver{{Priority: 1, Name: "a"}}
 	ra := Build(a, lan, start)
 	withdraw(ra, true)
-	if got, want := text(ra), "prefix 2001:db8:a::/64 onlink true auto true valid 0s preferred 0s\n"; !strings.Contains(got, want) {
-		t.Errorf("no line %q in:\n%s", want, got)
+	for _, want := range []string{"prefix 2001:db8:a::/64 onlink true auto true valid 0s preferred 0s\n", "option 144 lifetime 0s "} {
+		if got := text(ra); !strings.Contains(got, want) {
+			t.Errorf("no line %q in:\n%s", want, got)
+		}
 	}
 }
 
@@ -202,12 +227,14 @@ func TestForgottenServersAreWithdrawn(t *testing.T) {
 	gone.routes.replace([]netip.Prefix{netip.MustParsePrefix("2001:db8:a::/56"), netip.MustParsePrefix("2001:db8:b::/56")},
 		[]netip.Prefix{netip.MustParsePrefix("2001:db8:b::/56")}, start.Add(time.Minute))
 	gone.search.replace([]string{"old.example"}, nil, start.Add(time.Minute))
+	gone.resolvers.replace(encryptedDNSOf([]pd.Resolver{{Priority: 1, Name: "a"}, {Priority: 1, Name: "b"}}), encryptedDNSOf([]pd.Resolver{{Priority: 1, Name: "b"}}), start.Add(time.Minute))
 	gone.pref64.replace([]netip.Prefix{netip.MustParsePrefix("64:ff9b::/96")}, nil, start.Add(time.Minute))
 	a := announce(start)
-	a.DNS = after
+	a.DNS, a.Resolvers = after, []pd.Resolver{{Priority: 1, Name: "b"}}
 	a.Routes = []policy.AnnouncedRoute{{Prefix: netip.MustParsePrefix("2001:db8:b::/56"), Until: in(time.Hour)}}
 	got := textOf(a, gone, start)
 	for _, want := range []string{"rdnss [2001:db8:a::1] lifetime 0s\n", "dnssl [old.example] lifetime 0s\n", "rdnss [2001:db8::53] lifetime 30m0s\n",
+		"option 144 lifetime 0s \"\\x00\\x01\\x00\\x00\\x00\\x00\\x00\\x03\\x01a", "option 144 lifetime 30m0s \"\\x00\\x01\\x00\\x00\\a\\b\\x00\\x03\\x01b",
 		"pref64 64:ff9b::/96 lifetime 0s\n", "route 2001:db8:a::/56 preference medium lifetime 0s\n",
 		"route 2001:db8:b::/56 preference medium lifetime 30m0s\n"} {
 		if !strings.Contains(got, want) {
@@ -259,6 +286,10 @@ func TestBuildBounds(t *testing.T) {
 		a.Preference, a.Other = rapid.SampledFrom([]string{"", "low", "medium", "high"}).Draw(t, "preference"), rapid.Bool().Draw(t, "other")
 		a.Managed, a.NotOnLink, a.NotAutonomous = rapid.Bool().Draw(t, "managed"), rapid.Bool().Draw(t, "not on-link"), rapid.Bool().Draw(t, "not autonomous")
 		a.CaptivePortal = rapid.StringMatching(`[a-z0-9/:.]{0,300}`).Draw(t, "portal")
+		for i := range rapid.IntRange(0, 6).Draw(t, "resolvers") {
+			a.Resolvers = append(a.Resolvers, pd.Resolver{Priority: uint16(i), Name: rapid.StringMatching(`[a-z]{1,64}(\.[a-z]{0,9})?`).Draw(t, "resolver"),
+				Addresses: slices.Repeat([]netip.Addr{prefixA.Addr()}, rapid.IntRange(0, 16).Draw(t, "of resolver"))})
+		}
 		a.Search = rapid.SliceOfN(rapid.StringMatching(`[a-z0-9.-]{0,80}`), 0, 20).Draw(t, "search")
 		link := lan
 		link.MTU = rapid.IntRange(0, 9000).Draw(t, "linkmtu")
@@ -343,6 +374,7 @@ func TestSameMeaning(t *testing.T) {
 		{"NAT64 prefix", func(a *policy.Announcement) {
 			a.PREF64 = []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.Forever()}}
 		}, false},
+		{"resolver", func(a *policy.Announcement) { a.Resolvers = []pd.Resolver{{Priority: 1, Name: "a"}} }, false},
 		{"captive portal", func(a *policy.Announcement) { a.CaptivePortal = "https://portal.example/" }, false},
 		{"MTU", func(a *policy.Announcement) { a.MTU = 1400 }, false},
 		{"preference", func(a *policy.Announcement) { a.Preference = "high" }, false},
@@ -374,9 +406,16 @@ func TestSameMeaningToleratesJitterOfRenewals(t *testing.T) {
 	}{{&a, 63 * time.Second}, {&b, 64 * time.Second}} { // in two different units of 8 s
 		x.a.CaptivePortal, x.a.PREF64 = "https://portal.example/", []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: in(x.until)}}
 	}
+	a.Resolvers = []pd.Resolver{{Priority: 1, Name: "a"}}
+	b.Resolvers = a.Resolvers
 	if !sameMeaning(Build(a, lan, start), Build(b, lan, start)) {
 		t.Error("1.5 s count as a change")
 	}
+	b.Resolvers = []pd.Resolver{{Priority: 2, Name: "a"}}
+	if sameMeaning(Build(a, lan, start), Build(b, lan, start)) {
+		t.Error("another priority of a resolver counts as no change")
+	}
+	b.Resolvers = a.Resolvers
 	b.PREF64[0].Until = in(80 * time.Second)
 	if sameMeaning(Build(a, lan, start), Build(b, lan, start)) {
 		t.Error("a NAT64 prefix for 16 s longer counts as no change")

@@ -54,6 +54,9 @@ func sameOption(a, b ndp.Option) bool {
 		b, ok := b.(*ndp.PREF64)
 		// The unit makes small steps of the deadline large ones.
 		return ok && a.Prefix == b.Prefix && (a.Lifetime == 0) == (b.Lifetime == 0) && (a.Lifetime-b.Lifetime).Abs() <= pref64Unit
+	case *ndp.RawOption:
+		b, ok := b.(*ndp.RawOption)
+		return ok && sameResolver(a, b)
 	case *ndp.CaptivePortal:
 		b, ok := b.(*ndp.CaptivePortal)
 		return ok && a.URI == b.URI
@@ -85,6 +88,8 @@ func withdraw(ra *ndp.RouterAdvertisement, everything bool) {
 			o.Lifetime = 0
 		case *ndp.PREF64:
 			o.Lifetime = 0
+		case *ndp.RawOption:
+			setLifetime(o, 0)
 		case *ndp.CaptivePortal:
 			continue
 		default:

@@ -11,7 +11,7 @@ import (
 // maxLeftovers bounds what is remembered of each kind; older ones are forgotten first.
 const maxLeftovers = maxServers
 
-// leftovers are the DNS servers, names, routes and NAT64 prefixes that were announced, are not any more, and that hosts may
+// leftovers are the DNS servers and names, resolvers, routes and NAT64 prefixes that were announced, are not any more, and that hosts may
 // still hold: they are announced with lifetime 0 until the lifetime last announced has run out (RFC 8106 §5.1, RFC 4191 §2.3,
 // RFC 8781 §4.1). Without this a host asks the servers of a withdrawn prefix for up to three intervals.
 type leftovers struct {
@@ -19,6 +19,8 @@ type leftovers struct {
 	search forgotten[string]
 	routes forgotten[netip.Prefix]
 	pref64 forgotten[netip.Prefix]
+
+	resolvers forgotten[string] // with encrypted protocols, as options
 }
 
 // replace notes that before was announced until now, and that after is from now on. Nothing was ever announced for longer
@@ -27,6 +29,7 @@ type leftovers struct {
 func (l *leftovers) replace(before, after policy.Announcement, now time.Time) {
 	held := now.Add(threeIntervals(before))
 	l.dns.replace(before.DNS, after.DNS, held)
+	l.resolvers.replace(encryptedDNSOf(before.Resolvers), encryptedDNSOf(after.Resolvers), held)
 	l.search.replace(before.Search, after.Search, held)
 	l.routes.replace(routesOf(before.Routes), routesOf(after.Routes), held)
 	l.pref64.replace(prefixesOf(before.PREF64), prefixesOf(after.PREF64), now.Add(longestPREF64(before)))

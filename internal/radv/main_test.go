@@ -70,6 +70,8 @@ func text(ra *ndp.RouterAdvertisement) string {
 			fmt.Fprintf(&b, "dnssl %v lifetime %s\n", o.DomainNames, o.Lifetime)
 		case *ndp.PREF64:
 			fmt.Fprintf(&b, "pref64 %s lifetime %s\n", o.Prefix, o.Lifetime)
+		case *ndp.RawOption:
+			fmt.Fprintf(&b, "option %d lifetime %s %q\n", o.Type, lifetimeOf(o), o.Value)
 		case *ndp.CaptivePortal:
 			fmt.Fprintf(&b, "portal %s\n", o.URI)
 		default:

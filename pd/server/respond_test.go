@@ -44,6 +44,7 @@ var told = Service{
 		NTPNames:     []string{"ntp.home.example"},
 		SNTP:         []netip.Addr{netip.MustParseAddr("fd00::124")},
 		AFTR:         "aftr.example", CaptivePortal: "https://portal.example/",
+		Resolvers: []pd.Resolver{{Priority: 1, Name: "dot.home.example", Addresses: []netip.Addr{netip.MustParseAddr("fd00::53")}}},
 	},
 }
 
@@ -135,7 +136,7 @@ var conversations = []struct {
 	{"decline", told, with(message(pd.Decline, iapd(1, first)), func(m *pd.Message) { m.IANAs = addressed }), nil},
 	{"confirm", told, with(message(pd.Confirm), func(m *pd.Message) { m.IANAs = addressed }), nil},
 
-	{"information-request for everything", serving(Stateless), with(message(pd.InformationRequest), func(m *pd.Message) { m.ORO = []uint16{23, 24, 31, 32, 56, 64, 82, 83, 103} }), nil},
+	{"information-request for everything", serving(Stateless), with(message(pd.InformationRequest), func(m *pd.Message) { m.ORO = []uint16{23, 24, 31, 32, 56, 64, 82, 83, 103, 144} }), nil},
 	{"information-request for DNS", told, with(message(pd.InformationRequest), func(m *pd.Message) { m.ORO = []uint16{23} }), nil},
 	{"information-request of nobody", serving(Stateless), with(message(pd.InformationRequest), func(m *pd.Message) { m.ClientID, m.ORO = "", []uint16{23, 32} }), nil},
 	{"information-request for this server", told, with(message(pd.InformationRequest), func(m *pd.Message) { m.ServerID = routerID }), nil},

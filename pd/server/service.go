@@ -91,5 +91,8 @@ func (s Service) told(oro []uint16) (in pd.Info) {
 	if asked(pd.OptCaptivePortal) {
 		in.CaptivePortal = s.CaptivePortal
 	}
+	if asked(pd.OptDNR) {
+		in.Resolvers = s.Resolvers
+	}
 	return in
 }

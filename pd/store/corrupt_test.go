@@ -43,6 +43,8 @@ func TestUnusableFiles(t *testing.T) {
 		{"AFTR", strings.Replace(whole, `"sol_max_rt"`, `"aftr": "a b", "sol_max_rt"`, 1), `"a b" is no host name`},
 		{"portal", strings.Replace(whole, `"sol_max_rt"`, `"captive_portal": "https://a/\n", "sol_max_rt"`, 1),
 			"captive_portal: a character that is not allowed in a URI"},
+		{"resolver", strings.Replace(whole, `"sol_max_rt"`, `"resolvers": [{"priority": 1, "name": "a", "params": "AAE="}], "sol_max_rt"`, 1),
+			`resolver "a": parameters without addresses`},
 		{"lifetimes", strings.Replace(whole, "T13:00:00Z", "T15:00:00Z", 1),
 			"prefix 2001:db8:100::/56: preferred until 2026-03-01T15:00:00Z, longer than valid until 2026-03-01T14:00:00Z"},
 		{"DNS", strings.Replace(whole, "2001:db8::53", "", 1), "DNS server invalid IP: want an IPv6 address of a server"},

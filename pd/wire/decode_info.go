@@ -29,6 +29,8 @@ func (d *decoder) info(code dhcpv6.OptionCode, b []byte) {
 		}
 	case dhcpv6.OptionCaptivePortal:
 		d.captivePortal(code, b)
+	case dhcpv6.OptionV6DNR:
+		d.resolver(code, b)
 	case dhcpv6.OptionS46ContMapE, dhcpv6.OptionS46ContMapT, dhcpv6.OptionS46ContLW:
 		d.s46(code, b)
 	}

@@ -39,6 +39,9 @@ func addInfo(o *dhcpv6.Options, in pd.Info) error {
 	if in.CaptivePortal != "" {
 		o.Add(generic(dhcpv6.OptionCaptivePortal, []byte(in.CaptivePortal)))
 	}
+	if err := addResolvers(o, in.Resolvers); err != nil {
+		return err
+	}
 	for _, list := range [][]pd.Option{in.S46, in.Unknown} {
 		for _, u := range list {
 			o.Add(generic(dhcpv6.OptionCode(u.Code), u.Data))

@@ -29,7 +29,7 @@ func FuzzDecode(f *testing.F) {
 		iapd(0, 0, iaprefix(1, 2, 59, "2001:db8:dead:bee0::", opt(67, "\x40\x78"))) +
 		opt(11, "\x03\x01\x00", strings.Repeat("\x00", 8), "\x02", strings.Repeat("d", 16)) + opt(19, "\x05") + opt(20) +
 		opt(31, strings.Repeat("\x20", 16)) + opt(32, u32(0)) + opt(56, "\x00\x03\x00\x03\x01a\x00") + opt(64, "\x01a\x00") +
-		opt(94, "map") + opt(103, "http://a/") + opt(17, "vendor")))
+		opt(94, "map") + opt(103, "http://a/") + opt(144, "\x00\x01\x00\x03\x01a\x00\x00\x10\x20", strings.Repeat("\x01", 15), "\x00\x01\x00\x01x") + opt(17, "vendor")))
 	f.Add([]byte("\x0b\x00\x00\x01" + opt(15, "\x00\x01a") + opt(16, u32(32473), "\x00\x00")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := bytes.Clone(b)
@@ -75,6 +75,15 @@ func checkTexts(t *testing.T, m pd.Message) {
 		checkPrintable(t, s, maxNameLen)
 	}
 	checkPrintable(t, m.CaptivePortal, pd.MaxURI)
+	if len(m.Resolvers) > maxResolvers {
+		t.Fatalf("unbounded: %+v", m)
+	}
+	for _, r := range m.Resolvers {
+		checkPrintable(t, r.Name, maxNameLen)
+		if err := r.Check(); err != nil || len(r.Addresses) > maxServers {
+			t.Fatalf("resolver %+v: %v", r, err)
+		}
+	}
 	for _, s := range m.Faults {
 		checkPrintable(t, s, maxFaultLen)
 	}

@@ -103,6 +103,8 @@ func TestInfoFaults(t *testing.T) {
 	address := strings.Repeat("\x20", 16)
 	one := []netip.Addr{netip.AddrFrom16([16]byte([]byte(address)))}
 	auth := opt(11, "\x03\x01\x00", strings.Repeat("\x00", 8), "\x01", strings.Repeat("k", 16))
+	const alpn = "\x00\x01\x00\x04\x03dot" // SvcParams
+	dot := "\x00\x01\x00\x0d\x03dot\x07example\x00\x00\x10" + address + alpn
 	for _, c := range []struct {
 		name, options string
 		want          pd.Info
@@ -141,6 +143,21 @@ func TestInfoFaults(t *testing.T) {
 		{"portal: NUL inside", opt(103, "http://a\x00b"), pd.Info{}, []string{"Captive Portal dropped: a character that is not allowed in a URI"}},
 		{"portal: not ASCII", opt(103, "http://ä"), pd.Info{}, []string{"Captive Portal dropped: a character that is not allowed in a URI"}},
 		{"portal: too long", opt(103, "http://"+strings.Repeat("a", 2042)), pd.Info{}, []string{"Captive Portal dropped: 2049 octets, want at most 2048"}},
+		{"encrypted DNS", opt(144, dot), pd.Info{Resolvers: []pd.Resolver{{Priority: 1, Name: "dot.example", Addresses: one, Params: []byte(alpn)}}}, nil},
+		{"encrypted DNS: two, one by name only", opt(144, "\x00\x02\x00\x03\x01a\x00") + opt(144, dot), pd.Info{Resolvers: []pd.Resolver{{Priority: 2, Name: "a"},
+			{Priority: 1, Name: "dot.example", Addresses: one, Params: []byte(alpn)}}}, nil},
+		{"encrypted DNS: an address on the provider's link", opt(144, "\x00\x01\x00\x03\x01a\x00\x00\x20\xfe\x80", strings.Repeat("\x00", 13), "\x01", address, alpn),
+			pd.Info{Resolvers: []pd.Resolver{{Priority: 1, Name: "a", Addresses: one, Params: []byte(alpn)}}}, nil},
+		{"encrypted DNS: alias", opt(144, "\x00\x00", dot[2:]), pd.Info{}, []string{"Encrypted DNS dropped: priority 0 (AliasMode), which is not for this option"}},
+		{"encrypted DNS: empty", opt(144), pd.Info{}, []string{"Encrypted DNS dropped: the name is cut short"}},
+		{"encrypted DNS: long name", opt(144, "\x00\x01\x00\x04\x01a\x00"), pd.Info{}, []string{"Encrypted DNS dropped: the name is cut short"}},
+		{"encrypted DNS: no name", opt(144, "\x00\x01\x00\x00"), pd.Info{}, []string{"Encrypted DNS dropped: no name in it"}},
+		{"encrypted DNS: escape", opt(144, "\x00\x01\x00\x04\x02\x1b[\x00"), pd.Info{}, []string{"Encrypted DNS: name dropped: octet 0x1b is not allowed in a host name"}},
+		{"encrypted DNS: long addresses", opt(144, "\x00\x01\x00\x03\x01a\x00\x00\x11", address), pd.Info{}, []string{"Encrypted DNS dropped: the addresses are cut short"}},
+		{"encrypted DNS: no address", opt(144, "\x00\x01\x00\x03\x01a\x00\x00\x00", alpn), pd.Info{}, []string{"Encrypted DNS dropped: parameters without addresses"}},
+		{"encrypted DNS: long parameter", opt(144, dot, "\x00\x03\x00\x03\x00\x00"), pd.Info{}, []string{"Encrypted DNS dropped: the last parameter is cut short"}},
+		{"encrypted DNS: order", opt(144, dot, "\x00\x01\x00\x00"), pd.Info{}, []string{"Encrypted DNS dropped: parameter 1 comes after 1"}},
+		{"encrypted DNS: too much", opt(144, dot, "\x00\x07\x01\x00", strings.Repeat("x", 256)), pd.Info{}, []string{"Encrypted DNS dropped: 268 octets of parameters, want at most 255"}},
 		{"containers", opt(94, "\x1b[2J") + opt(95) + opt(96, "lw"),
 			pd.Info{S46: []pd.Option{{Code: 94, Data: []byte("\x1b[2J")}, {Code: 95, Data: []byte{}}, {Code: 96, Data: []byte("lw")}}}, nil},
 		{"container too long", opt(94, strings.Repeat("x", 4097)) + opt(94, "m"), pd.Info{S46: []pd.Option{{Code: 94, Data: []byte("m")}}},

@@ -40,6 +40,7 @@ var names = map[dhcpv6.OptionCode]string{
 	dhcpv6.OptionS46ContMapT:            "MAP-T container",
 	dhcpv6.OptionS46ContLW:              "LW4o6 container",
 	dhcpv6.OptionCaptivePortal:          "Captive Portal",
+	dhcpv6.OptionV6DNR:                  "Encrypted DNS",
 }
 
 // repeatable are those of names that may be in a message more than once; all others only once where they belong
@@ -49,6 +50,7 @@ var repeatable = map[dhcpv6.OptionCode]bool{
 	dhcpv6.OptionIAPD:        true,
 	dhcpv6.OptionVendorClass: true, // one per enterprise number (§21.16)
 	dhcpv6.OptionNTPServer:   true,
+	dhcpv6.OptionV6DNR:       true, // one per resolver
 	dhcpv6.OptionS46ContMapE: true,
 	dhcpv6.OptionS46ContMapT: true,
 	dhcpv6.OptionS46ContLW:   true,

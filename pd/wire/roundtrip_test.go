@@ -98,8 +98,15 @@ func messages() *rapid.Generator[pd.Message] {
 				SNTP:          servers.Draw(t, "sntp"),
 				AFTR:          rapid.OneOf(rapid.Just(""), hosts).Draw(t, "aftr"),
 				CaptivePortal: rapid.StringMatching(`(https?://[a-z]{1,9}(:[1-9]{1,4})?(/[!#-;=?-Z_a-z~]{0,9})?)?`).Draw(t, "portal"),
-				S46:           rapid.SliceOfN(option(pd.OptS46MapE, pd.OptS46MapT, pd.OptS46LW), 0, 4).Draw(t, "s46"),
-				Unknown:       rapid.SliceOfN(option(4, 12, 17, 99, 65535), 0, 8).Draw(t, "unknown"),
+				Resolvers: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) pd.Resolver {
+					r := pd.Resolver{Priority: rapid.Uint16Range(1, 9).Draw(t, "priority"), Name: hosts.Draw(t, "resolver"), Addresses: servers.Draw(t, "resolvers")}
+					if len(r.Addresses) > 0 && rapid.Bool().Draw(t, "params") {
+						r.Params = []byte{0, 1, 0, 1, rapid.Byte().Draw(t, "alpn")}
+					}
+					return r
+				}), 0, 4).Draw(t, "encrypted"),
+				S46:     rapid.SliceOfN(option(pd.OptS46MapE, pd.OptS46MapT, pd.OptS46LW), 0, 4).Draw(t, "s46"),
+				Unknown: rapid.SliceOfN(option(4, 12, 17, 99, 65535), 0, 8).Draw(t, "unknown"),
 			},
 		}
 		if rapid.Bool().Draw(t, "authenticated") {

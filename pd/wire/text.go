@@ -149,6 +149,9 @@ func (t *text) info(in pd.Info) {
 	if in.CaptivePortal != "" {
 		t.add("captive-portal %s", in.CaptivePortal)
 	}
+	for _, r := range in.Resolvers {
+		t.add("encrypted-dns %s", r)
+	}
 	t.options(in.S46)
 	t.options(in.Unknown)
 }

@@ -32,12 +32,13 @@ func TestText(t *testing.T) {
 				Exclude: netip.MustParsePrefix("2001:db8:dead:beef::/64"), Preferred: 1, Valid: 2, Status: pd.Status{Code: pd.NoBinding}}}}},
 			InfMaxRT: 60, InfoRefresh: 0xffffffff, Info: pd.Info{NTP: []netip.Addr{netip.MustParseAddr("2001:db8::1")},
 				NTPNames: []string{"ntp.example"}, SNTP: []netip.Addr{netip.MustParseAddr("2001:db8::2")}, AFTR: "aftr.example",
-				CaptivePortal: "https://portal.example/", S46: []pd.Option{{Code: 94, Data: []byte(strings.Repeat("m", 65))}},
+				CaptivePortal: "https://portal.example/", Resolvers: []pd.Resolver{{Priority: 1, Name: "dot.example", Addresses: []netip.Addr{netip.MustParseAddr("2001:db8::3")}}}, S46: []pd.Option{{Code: 94, Data: []byte(strings.Repeat("m", 65))}},
 				Unknown: []pd.Option{{Code: 17}}}, Faults: []string{"second IAPREFIX dropped"}},
 			`Advertise xid 0x000000 preference 255 status NoPrefixAvail "none \"left\"" ` +
 				"IA_NA 0x00000002 T1 1 T2 forever status 99 2001:db8::7 3/forever " +
 				"IA_PD 0x00000007 T1 0 T2 0 2001:db8:dead:bee0::/59 1/2 exclude 2001:db8:dead:beef::/64 status NoBinding INF_MAX_RT 60 refresh forever " +
 				"ntp 2001:db8::1 ntp ntp.example sntp 2001:db8::2 aftr aftr.example captive-portal https://portal.example/ " +
+				"encrypted-dns dot.example=2001:db8::3 " +
 				"option 94 (MAP-E container) 65 octets " + strings.Repeat("6d", 64) + " ... option 17 (Vendor Options) 0 octets " +
 				`fault "second IAPREFIX dropped"`},
 		{"the key is not shown", pd.Message{Type: pd.Reply, Auth: &pd.Auth{Protocol: 3, Algorithm: 1, Replay: 5, Info: []byte("\x01secret")}},

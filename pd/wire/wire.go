@@ -28,6 +28,7 @@ const (
 	maxServersRead = 64  // in one option, unusable and repeated ones included
 	maxSearch      = 32
 	maxORO         = 128
+	maxResolvers   = 8
 	maxS46         = 8    // containers
 	maxUnknown     = 32   // options
 	maxRaw         = 4096 // octets of containers, and as many of unknown options

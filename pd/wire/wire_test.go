@@ -132,6 +132,8 @@ func TestEncodeOctets(t *testing.T) {
 		{"what servers tell", pd.Message{Type: pd.Reply, InfMaxRT: 60, InfoRefresh: 600, Info: pd.Info{
 			SNTP: []netip.Addr{netip.MustParseAddr("2001:db8::1")}, NTP: []netip.Addr{netip.MustParseAddr("2001:db8::2")},
 			NTPNames: []string{"ntp.example"}, AFTR: "aftr.example", CaptivePortal: "https://portal.example/",
+			Resolvers: []pd.Resolver{{Priority: 7, Name: "dot.example", Addresses: []netip.Addr{netip.MustParseAddr("2001:db8::3")}, Params: []byte("\x00\x03\x00\x02\x03\x55")},
+				{Priority: 8, Name: "doh.example"}},
 			S46: []pd.Option{{Code: pd.OptS46MapE, Data: []byte("m")}}, Unknown: []pd.Option{{Code: 17, Data: []byte("u")}}}},
 			"\x07\x00\x00\x00" + "\x00\x53\x00\x04\x00\x00\x00\x3c" + "\x00\x20\x00\x04\x00\x00\x02\x58" +
 				"\x00\x1f\x00\x10\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x01" +
@@ -139,6 +141,8 @@ func TestEncodeOctets(t *testing.T) {
 				"\x00\x38\x00\x11\x00\x03\x00\x0d\x03ntp\x07example\x00" +
 				"\x00\x40\x00\x0e\x04aftr\x07example\x00" +
 				"\x00\x67\x00\x17https://portal.example/" +
+				"\x00\x90\x00\x29\x00\x07\x00\x0d\x03dot\x07example\x00\x00\x10\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x03\x00\x03\x00\x02\x03\x55" +
+				"\x00\x90\x00\x11\x00\x08\x00\x0d\x03doh\x07example\x00" +
 				"\x00\x5e\x00\x01m" + "\x00\x11\x00\x01u"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
