@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -93,6 +94,60 @@ func TestBridgePort(t *testing.T) {
 	}
 }
 
+// TestBridgeGetsAnotherNIC exchanges the only port of a bridge, behind which hosts sit on a switch that stays up, by a NIC with
+// another MAC address. A bridge without one of its own then has that of the new port, and keeps its link-local address: hosts have
+// the old MAC address for it. A bridge that is set down and up besides gets another link-local address, so that hosts have a
+// default router that is gone.
+func TestBridgeGetsAnotherNIC(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		downUp bool
+	}{{"another MAC", false}, {"another link-local address", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, false)
+			s.router.IP("link del lan0")
+			hub := s.lab.NS("hub")
+			hub.IP("link add br0 type bridge")
+			hub.IP("link set br0 up")
+			s.lab.Veth(hub, "p1", s.host, "eth0", "02:00:00:00:09:01", "02:00:00:00:02:02")
+			hub.IP("link set p1 master br0")
+			s.router.IP("link add br0 type bridge")
+			plug := func(mac string) {
+				s.lab.Veth(s.router, "lan0", hub, "p2", mac, "02:00:00:00:09:02")
+				hub.IP("link set p2 master br0")
+				s.router.IP("link set lan0 master br0")
+			}
+			plug("02:00:00:00:02:01")
+			s.router.IP("link set br0 up")
+			s.simulate(forever)
+			s.configure(onBridge)
+			s.start()
+			s.awaitHealthy()
+			old := s.hostAddress(pool, "preferred", preferred)
+			s.reach()
+			before, was := s.kernelText(), s.router.LinkLocal("br0")
+
+			s.router.IP("link del lan0")
+			if c.downUp {
+				s.router.IP("link set br0 down")
+			}
+			plug("02:00:00:00:02:77")
+			if c.downUp {
+				s.router.IP("link set br0 up")
+			}
+			s.asBefore(before, "the NIC behind the bridge is another one")
+			if now := s.hostAddress(pool, "preferred", preferred); now.Local != old.Local {
+				t.Errorf("the host had %v and has %v", old.Local, now.Local)
+			}
+			if now := s.router.LinkLocal("br0"); (now != was) != c.downUp {
+				t.Errorf("the link-local address was %s and is %s", was, now)
+			}
+			s.quiet()
+		})
+	}
+}
+
 // TestLateDownstream starts without the interface of a downstream.
 func TestLateDownstream(t *testing.T) {
 	t.Parallel()
@@ -131,6 +186,12 @@ func TestDownstreamLink(t *testing.T) {
 	s.connectHost() // at once: the daemon need never have seen a moment without it
 	s.asBefore(before, "lan0 deleted and made anew")
 
+	// Within a few milliseconds, all by one process.
+	s.ipBatch("link del lan0", "link add lan0 address 02:00:00:00:02:01 type veth peer name peer0 address 02:00:00:00:02:02", "link set lan0 up")
+	s.router.IP("link set peer0 netns %s name eth0", s.host.Path())
+	s.host.IP("link set eth0 up")
+	s.asBefore(before, "lan0 deleted and made anew by one process")
+
 	s.rename("lan0", "old0")
 	s.problem("interface lan0 does not exist")
 	s.nothingOn("old0")
@@ -161,6 +222,51 @@ func TestDownstreamLink(t *testing.T) {
 	}
 	if now := v.Counts().Seen; now[pd.Solicit] != seen[pd.Solicit] || now[pd.Rebind] != seen[pd.Rebind] {
 		t.Errorf("changes on the LAN were seen by the provider: %v, before %v", now, seen)
+	}
+}
+
+// ipBatch has one ip(8) on the router do several things.
+func (s *site) ipBatch(lines ...string) {
+	s.t.Helper()
+	s.router.Run("ip", "-batch", s.write("batch", strings.Join(lines, "\n")+"\n"))
+}
+
+// TestDownDuringRenumbering has the interface of a downstream go down and up while the provider renumbers: in between, shortly
+// before, and until after. Hosts use the new prefix then and hear that the old one is over, and nothing of it is left.
+func TestDownDuringRenumbering(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(s *site, renumber func())
+	}{
+		{"down and up at once", func(s *site, renumber func()) { renumber(); s.ipBatch("link set lan0 down", "link set lan0 up") }},
+		{"down before, up after", func(s *site, renumber func()) { s.away("lan0"); renumber(); s.router.IP("link set lan0 up") }},
+		{"down and up before", func(s *site, renumber func()) { s.ipBatch("link set lan0 down", "link set lan0 up"); renumber() }},
+		{"made anew", func(s *site, renumber func()) { s.router.IP("link del lan0"); renumber(); s.connectHost() }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s, v := bound(t, forever, prompt)
+			was := s.delegation(pool).Prefix
+			c.do(s, func() {
+				if err := v.Renumber(netip.MustParsePrefix(newPool), 0); err != nil {
+					t.Fatal(err)
+				}
+				s.renew()
+				s.delegation(newPool)
+			})
+			s.awaitHealthy()
+			s.hostAddress(newPool, "preferred", preferred)
+			s.eventually("nothing of "+was.String()+" to be preferred on the host", func() (bool, string) {
+				list := addresses(s.host, "eth0")
+				return !slices.ContainsFunc(list, func(a address) bool { return was.Contains(a.Local) && preferred(a) }), fmt.Sprint(list)
+			})
+			s.reach()
+			for _, line := range strings.Split(s.rowsOf(was), "\n") { // hosts may have addresses of it yet, which are answered
+				if strings.HasPrefix(line, was.Addr().String()) && strings.Contains(line, "valid_lft") {
+					t.Errorf("the router still has %s", line)
+				}
+			}
+		})
 	}
 }
 

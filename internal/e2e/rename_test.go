@@ -111,18 +111,30 @@ func (s *site) quiet() {
 	}
 }
 
+// acceptRA is a variable that uplinkd sets on uplinks only.
+func (s *site) acceptRA(dev string) string {
+	s.t.Helper()
+	return strings.TrimSpace(s.router.Run("sysctl", "-n", "net.ipv6.conf."+dev+".accept_ra"))
+}
+
 // TestRenamedWhileStopped renames interfaces while the daemon is down. What is on an interface whose name no config has any
 // more goes with the next start.
 func TestRenamedWhileStopped(t *testing.T) {
 	t.Parallel()
 	s, _ := bound(t, forever, prompt)
-	before := s.kernelText()
+	before, unused := s.kernelText(), s.acceptRA("lan0") // which uplinkd leaves alone there
+	if s.acceptRA("wan0") == unused {
+		t.Fatalf("accept_ra of wan0 is as that of lan0, %s", unused)
+	}
 	for _, dev := range []string{"lan0", "wan0"} {
 		s.end(syscall.SIGTERM)
 		s.router.IP("link set %s name old0", dev) // up: it keeps what it has
 		s.start()
 		s.missing(dev)
 		s.nothingOn("old0")
+		if now := s.acceptRA("old0"); now != unused {
+			t.Errorf("%s: after it lost its name it has accept_ra=%s, want %s", dev, now, unused)
+		}
 		s.end(syscall.SIGTERM)
 		s.router.IP("link set old0 name %s", dev)
 		s.start()

@@ -58,6 +58,12 @@ func readLedger(s Store) (saved durable, err error) {
 // planClean withdraws in the reverse order of adding: what is deleted, and then the sysctls, forwarding among the last, so
 // that until then nothing is half set up.
 func planClean(ctx context.Context, k Kernel, saved durable) (kernel.Plan, error) {
+	links, err := k.Links(ctx)
+	if err != nil {
+		return kernel.Plan{}, fmt.Errorf("read links: %w", err)
+	}
+	// Which boot it is nobody says here, so interfaces are known by their MAC addresses only.
+	saved.Sysctls = renameSysctls(saved.Sysctls, saved.renamed(links, ""))
 	e := Engine{saved: saved}
 	want := e.restoring(kernel.State{})
 	have, err := k.Read(ctx, e.scope(want))

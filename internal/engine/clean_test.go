@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"uplinkd/internal/kernel"
@@ -110,5 +111,24 @@ func TestCleanWithoutLedger(t *testing.T) {
 	state := k.State
 	if _, err := Clean(context.Background(), k, broken); err == nil || !reflect.DeepEqual(k.State, state) {
 		t.Errorf("with a broken ledger nothing must be touched: %v", err)
+	}
+}
+
+// An uplink's interface was renamed while nobody looked: it gets back what it had, under its new name.
+func TestCleanAfterRename(t *testing.T) {
+	k, s, _ := used(t)
+	var saved durable
+	if err := s.ReadJSON(ledgerFile, formatVersion, &saved); err != nil {
+		t.Fatal(err)
+	}
+	saved.Devices = map[string]device{"wan0": {Index: 7, Boot: "boot-1", MAC: "02:00:00:00:00:07"}}
+	if err := s.WriteJSON(ledgerFile, formatVersion, saved); err != nil {
+		t.Fatal(err)
+	}
+	k.Link = []kernel.Link{{Name: "old0", Index: 7, MAC: "02:00:00:00:00:07"}}
+	k.State.Sysctls = kernel.State{Sysctls: []kernel.Sysctl{{Name: "net.ipv6.conf.old0.accept_ra", Value: "2"}}}.Normalize().Sysctls
+	plan, err := CleanPlan(context.Background(), k, s)
+	if text := texts(plan.Ops); err != nil || !strings.Contains(text, "sysctl -w net.ipv6.conf.old0.accept_ra=1\n") || strings.Contains(text, "conf.wan0") {
+		t.Errorf("plan: %v\n%s", err, text)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 
 	"uplinkd/internal/kernel"
 	"uplinkd/policy"
@@ -18,22 +19,30 @@ type device struct {
 
 // followNames has what was announced follow an interface to its new name. The config goes by names: when two NICs exchange theirs,
 // each network follows its name to the other cable. But hosts stay on their cable, and have to be told that the prefix that
-// they have is not theirs any more, and whose link it was is known to the device alone.
+// they have is not theirs any more, and whose link it was is known to the device alone. A device keeps its sysctls, too: what they
+// were before uplinkd goes with it, so that one which is no uplink any more gets them back.
 func (e *Engine) followNames() {
-	renamed := map[string]string{}
-	for name, d := range e.saved.Devices {
-		if now := d.name(e.links, name, e.opt.BootID); now != name {
-			renamed[name] = now
-		}
-	}
+	renamed := e.saved.renamed(e.links, e.opt.BootID)
 	if len(renamed) > 0 {
 		e.ledger.Announced = renameAnnounced(e.ledger.Announced, renamed)
+		e.saved.Sysctls = renameSysctls(e.saved.Sysctls, renamed)
 		e.opt.Log.Info("interfaces have other names", "now", renamed)
 	}
 	if next := e.devices(renamed); !maps.Equal(next, e.saved.Devices) {
 		e.saved.Devices = next
 		e.save()
 	}
+}
+
+// renamed are the interfaces that have other names now, by the old ones.
+func (d *durable) renamed(links []kernel.Link, boot string) map[string]string {
+	renamed := map[string]string{}
+	for was, dev := range d.Devices {
+		if now := dev.name(links, was, boot); now != was {
+			renamed[was] = now
+		}
+	}
+	return renamed
 }
 
 // name is the name of the interface that was called was. Who is not found keeps it, as one that was deleted and made anew does.
@@ -59,7 +68,8 @@ func (d device) name(links []kernel.Link, was, boot string) string {
 	return found
 }
 
-// devices are the interfaces on which something is or was announced, as they are now, or as they were last if they are not there.
+// devices are the interfaces of the config and those on which something was announced, as they are now, or as they were last if
+// they are not there.
 func (e *Engine) devices(renamed map[string]string) map[string]device {
 	next := map[string]device{}
 	note := func(name string) {
@@ -68,6 +78,9 @@ func (e *Engine) devices(renamed map[string]string) map[string]device {
 		} else if was, ok := e.saved.Devices[name]; ok && renamed[name] == "" {
 			next[name] = was
 		}
+	}
+	for _, u := range e.cfg.Uplinks {
+		note(u.Interface)
 	}
 	for _, d := range e.cfg.Downstreams {
 		note(d.Interface)
@@ -92,6 +105,24 @@ func renameAnnounced(records map[string][]policy.AnnouncedRecord, renamed map[st
 		}
 		next[owner] = list
 	}
+	return next
+}
+
+// renameSysctls is a copy of the values from before uplinkd with the variables of interfaces that have other names under these.
+func renameSysctls(values map[string]string, renamed map[string]string) map[string]string {
+	const prefix = "net.ipv6.conf."
+	next := make(map[string]string, len(values))
+	moved := map[string]string{}
+	for name, value := range values {
+		rest, isConf := strings.CutPrefix(name, prefix)
+		dot := strings.LastIndexByte(rest, '.')
+		if now, ok := renamed[strings.ReplaceAll(rest[:max(0, dot)], "/", ".")]; isConf && ok {
+			moved[prefix+strings.ReplaceAll(now, ".", "/")+rest[dot:]] = value
+		} else {
+			next[name] = value
+		}
+	}
+	maps.Copy(next, moved)
 	return next
 }
 

@@ -110,3 +110,15 @@ func TestDevicesAreNotBelieved(t *testing.T) {
 		t.Errorf("%v, left %v", err, d.Devices)
 	}
 }
+
+// What a variable was before uplinkd goes with its device.
+func TestSysctlsFollowTheirDevice(t *testing.T) {
+	before := map[string]string{"net.ipv6.conf.all.forwarding": "0", "net.ipv6.conf.wan0.accept_ra": "1", "net.ipv6.conf.wan1.accept_ra": "0",
+		"net.ipv6.conf.eth0/7.accept_ra": "2", "net.ipv6.ip_nonlocal_bind": "0", "net.ipv6.conf.lan0.accept_ra": "1"}
+	got := renameSysctls(before, map[string]string{"wan0": "wan1", "wan1": "wan0", "eth0.7": "eth1.7"})
+	want := map[string]string{"net.ipv6.conf.all.forwarding": "0", "net.ipv6.conf.wan1.accept_ra": "1", "net.ipv6.conf.wan0.accept_ra": "0",
+		"net.ipv6.conf.eth1/7.accept_ra": "2", "net.ipv6.ip_nonlocal_bind": "0", "net.ipv6.conf.lan0.accept_ra": "1"}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
