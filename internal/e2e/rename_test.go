@@ -142,3 +142,44 @@ func TestRenamedWhileStopped(t *testing.T) {
 	}
 	s.quiet()
 }
+
+// TestUplinkNameTaken has another interface, with nobody behind it, take the name of the uplink's for a while. The one that had it
+// is not touched any more; the lease outlives that, and with the name the uplink is back.
+func TestUplinkNameTaken(t *testing.T) {
+	for name, stopped := range map[string]bool{"running": false, "stopped": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, false)
+			s.lab.Veth(s.router, "other0", s.lab.NS("nobody"), "eth0", "02:00:00:00:07:01", "02:00:00:00:07:02")
+			v := s.simulate(forever)
+			s.configure(prompt)
+			s.start()
+			s.awaitHealthy()
+			s.hostAddress(pool, "preferred", preferred)
+			before, unused := s.kernelText(), s.acceptRA("lan0")
+			exchange := func() {
+				if stopped {
+					s.end(syscall.SIGTERM)
+				}
+				s.swap("wan0", "other0", false)
+				if stopped {
+					s.start()
+				}
+			}
+			exchange()
+			s.eventually("the uplink to be down", func() (bool, string) {
+				st, err := s.status()
+				return err == nil && len(st.Uplinks) == 1 && !st.Uplinks[0].Up, fmt.Sprint(st.Summary, err)
+			})
+			s.nothingOn("other0")
+			s.eventually("other0 to be no uplink", func() (bool, string) { return s.acceptRA("other0") == unused, s.acceptRA("other0") })
+			s.eventually("the new wan0 to be one", func() (bool, string) { return s.acceptRA("wan0") != unused, s.acceptRA("wan0") })
+			exchange()
+			s.asBefore(before, "the uplink has its name again")
+			if n := len(v.Bindings()); n != 1 {
+				t.Errorf("the provider has %d bindings", n)
+			}
+			s.quiet()
+		})
+	}
+}
