@@ -51,7 +51,8 @@ func TestImportFromClients(t *testing.T) {
 			netlab.NeedProgram(t, c.program, c.debianPackage)
 			lab := netlab.New(t)
 			ns, provider := lab.NS("router"), lab.NS("provider")
-			lab.Veth(ns, "wan0", provider, "isp0")
+			// dhclient makes an IAID of the last octets of a MAC, and writes those that are all printable as a string: "1bB^".
+			lab.Veth(ns, "wan0", provider, "isp0", "02:00:31:62:42:5e", "02:00:00:00:01:02")
 			lab.Veth(ns, "lan0", provider, "host0")
 			ns.LinkLocal("wan0")
 			p := serve(t, provider, isp.Config{Interface: "isp0", Pool: netip.MustParsePrefix("2001:db8:1100::/40")})

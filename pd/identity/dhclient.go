@@ -95,13 +95,13 @@ func (p *dhclientParser) lease6() error {
 				return fmt.Errorf("option dhcp6.client-id: %w", err)
 			}
 		case end == '{' && is(words, "ia-pd", 2):
-			more, err := p.iaPD(words[1].text)
+			more, err := p.iaPD(words[1])
 			if err != nil {
 				return err
 			}
 			ds = append(ds, more...)
 		case end == '{' && is(words, "ia-na", 2):
-			iaid, err := iaidOf(words[1].text)
+			iaid, err := iaidOf(words[1])
 			if err != nil {
 				return fmt.Errorf("ia-na %w", err)
 			}
@@ -141,8 +141,8 @@ func (p *dhclientParser) keep(name string, ds []Delegation, as []Address) {
 }
 
 // iaPD reads the block of an IA_PD, behind its brace.
-func (p *dhclientParser) iaPD(text string) (ds []Delegation, err error) {
-	iaid, err := iaidOf(text)
+func (p *dhclientParser) iaPD(name word) (ds []Delegation, err error) {
+	iaid, err := iaidOf(name)
 	if err != nil {
 		return nil, fmt.Errorf("ia-pd %w", err)
 	}
@@ -214,41 +214,41 @@ func (p *dhclientParser) statement() (words []word, end byte, err error) {
 // is reports whether a statement has n words of which the first is name.
 func is(words []word, name string, n int) bool { return len(words) == n && words[0].is(name) }
 
-// duidOf reads either form that dhclient has for octets: a quoted string or hexadecimal with colons.
 func duidOf(w word) (pd.DUID, error) {
-	if w.quoted {
-		return valid([]byte(w.text))
-	}
-	b, err := octetsOf(w.text)
+	b, err := octetsOf(w)
 	if err != nil {
 		return "", err
 	}
 	return valid(b)
 }
 
-// octetsOf reads hexadecimal octets with colons; dhclient leaves out leading zeros.
-func octetsOf(text string) ([]byte, error) {
-	var b []byte
-	if len(text) > 3*130 {
-		return nil, fmt.Errorf("%d characters are too many octets", len(text))
+// octetsOf reads either form that dhclient has for octets: a string in quotation marks, which it writes where all of them are
+// printable, or hexadecimal with colons, without leading zeros.
+func octetsOf(w word) ([]byte, error) {
+	if w.quoted {
+		return []byte(w.text), nil
 	}
-	for part := range strings.SplitSeq(text, ":") {
+	var b []byte
+	if len(w.text) > 3*130 {
+		return nil, fmt.Errorf("%d characters are too many octets", len(w.text))
+	}
+	for part := range strings.SplitSeq(w.text, ":") {
 		if len(part) == 1 {
 			part = "0" + part
 		}
 		c, err := hex.DecodeString(part)
 		if err != nil || len(c) != 1 {
-			return nil, fmt.Errorf("%q: want hexadecimal octets with colons between them", text)
+			return nil, fmt.Errorf("%q: want hexadecimal octets with colons between them", w.text)
 		}
 		b = append(b, c[0])
 	}
 	return b, nil
 }
 
-func iaidOf(text string) (uint32, error) {
-	octets, err := octetsOf(text)
+func iaidOf(w word) (uint32, error) {
+	octets, err := octetsOf(w)
 	if err != nil || len(octets) != 4 {
-		return 0, fmt.Errorf("%q: want an IAID of four octets", text)
+		return 0, fmt.Errorf("%q: want an IAID of four octets", w.text)
 	}
 	return binary.BigEndian.Uint32(octets), nil
 }

@@ -34,6 +34,9 @@ func TestDhclient(t *testing.T) {
 			iaPD("0:0:0:2", "2001:db8:200::/56")), mac + " wan0/1/2001:db8:100::/56 wan0/2/2001:db8:200::/56 wan0/3"},
 		{"host bits", someDUID + lease6("wan0", iaPD("ff:0:0:1", "2001:db8:100::1/56")), mac + " wan0/4278190081/2001:db8:100::/56"},
 
+		{"printable IAIDs", someDUID + lease6("wan0", iaPD(`"1bB^"`, "2001:db8:100::/56")+"  ia-na \"a;}\\\"\" {\n  }\n"),
+			mac + " wan0/828523102/2001:db8:100::/56 wan0/1631288610"},
+
 		{"empty", "", "error: no default-duid in it: is it a lease file of dhclient -6?"},
 		{"leases of IPv4 only", "lease { }\n", "error: no default-duid in it: is it a lease file of dhclient -6?"},
 		{"cut short", someDUID + "lease6 {\n  interface \"wan0\";\n", "error: line 4: the file ends inside a lease6"},
