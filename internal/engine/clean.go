@@ -62,7 +62,6 @@ func planClean(ctx context.Context, k Kernel, saved durable) (kernel.Plan, error
 	if err != nil {
 		return kernel.Plan{}, fmt.Errorf("read links: %w", err)
 	}
-	// Which boot it is nobody says here, so interfaces are known by their MAC addresses only.
 	saved.Sysctls = renameSysctls(saved.Sysctls, saved.renamed(links, ""))
 	e := Engine{saved: saved}
 	want := e.restoring(kernel.State{})

@@ -34,38 +34,44 @@ func (e *Engine) followNames() {
 	}
 }
 
-// renamed are the interfaces that have other names now, by the old ones.
+// renamed are the interfaces that have other names now, by the old ones. Who is not found keeps his name, as one that was deleted
+// and made anew does.
 func (d *durable) renamed(links []kernel.Link, boot string) map[string]string {
 	renamed := map[string]string{}
 	for was, dev := range d.Devices {
-		if now := dev.name(links, was, boot); now != was {
+		i := slices.IndexFunc(links, func(l kernel.Link) bool {
+			return l.Index == dev.Index && (dev.Boot == boot || dev.MAC != "" && dev.MAC == l.MAC)
+		})
+		if i >= 0 && links[i].Name != was {
+			renamed[was] = links[i].Name
+		} else if now := d.exchanged(links, was); i < 0 && dev.Boot != boot && now != "" {
 			renamed[was] = now
 		}
 	}
 	return renamed
 }
 
-// name is the name of the interface that was called was. Who is not found keeps it, as one that was deleted and made anew does.
-func (d device) name(links []kernel.Link, was, boot string) string {
-	if d.Boot == boot {
-		if i := slices.IndexFunc(links, func(l kernel.Link) bool { return l.Index == d.Index }); i >= 0 {
-			return links[i].Name
-		}
-	}
-	found := ""
+// exchanged finds the interface that was called was in another boot, by its MAC address: under a name that uplinkd knows, while
+// another interface has its name. Less than that proves nothing, since MAC addresses wander: VLANs have that of what is below
+// them, and a bridge that has not got its ports yet another one than later.
+func (d *durable) exchanged(links []kernel.Link, was string) (now string) {
+	mac, away := d.Devices[was].MAC, false
 	for _, l := range links {
+		known, isKnown := d.Devices[l.Name]
 		switch {
-		case d.MAC == "" || l.MAC != d.MAC:
-		case l.Name == was || found != "": // VLANs and bridges share the address of what is below them
-			return was
+		case l.Name == was:
+			away = l.MAC != mac
+		case mac == "" || l.MAC != mac:
+		case now != "" || !isKnown || known.MAC == mac:
+			return ""
 		default:
-			found = l.Name
+			now = l.Name
 		}
 	}
-	if found == "" {
-		return was
+	if !away {
+		return ""
 	}
-	return found
+	return now
 }
 
 // devices are the interfaces of the config and those on which something was announced, as they are now, or as they were last if

@@ -14,34 +14,39 @@ import (
 	"uplinkd/policy"
 )
 
-func TestDeviceName(t *testing.T) {
+func TestRenamedDevices(t *testing.T) {
 	link := func(name string, index int, mac string) kernel.Link {
 		return kernel.Link{Name: name, Index: index, MAC: mac}
 	}
-	const one, two = "02:00:00:00:00:01", "02:00:00:00:00:02"
-	lan0 := device{Index: 5, Boot: "now", MAC: one}
-	rebooted := device{Index: 5, Boot: "then", MAC: one}
+	const one, two, three = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
 	for what, c := range map[string]struct {
-		d     device
+		boot  string // of the links; the devices are of "then"
 		links []kernel.Link
 		want  string
 	}{
-		"nothing changed":                         {lan0, []kernel.Link{link("lan0", 5, one), link("lan1", 6, two)}, "lan0"},
-		"renamed":                                 {lan0, []kernel.Link{link("old0", 5, one)}, "old0"},
-		"names exchanged":                         {lan0, []kernel.Link{link("lan0", 6, two), link("lan1", 5, one)}, "lan1"},
-		"another MAC, as a bridge may get":        {lan0, []kernel.Link{link("lan0", 5, two)}, "lan0"},
-		"made anew":                               {lan0, []kernel.Link{link("lan0", 9, one)}, "lan0"},
-		"made anew with another MAC":              {lan0, []kernel.Link{link("lan0", 9, two)}, "lan0"},
-		"gone":                                    {lan0, []kernel.Link{link("lan1", 6, two)}, "lan0"},
-		"plugged in again under another name":     {lan0, []kernel.Link{link("lan1", 6, two), link("usb1", 9, one)}, "usb1"},
-		"two with its MAC":                        {lan0, []kernel.Link{link("a", 8, one), link("b", 9, one)}, "lan0"},
-		"after a reboot":                          {rebooted, []kernel.Link{link("lan0", 9, one), link("lan1", 5, two)}, "lan0"},
-		"names exchanged by a reboot":             {rebooted, []kernel.Link{link("lan0", 5, two), link("lan1", 9, one)}, "lan1"},
-		"a VLAN with its MAC":                     {rebooted, []kernel.Link{link("lan0", 9, one), link("lan0.7", 10, one)}, "lan0"},
-		"after a reboot, without a MAC (tunnels)": {device{Index: 5, Boot: "then"}, []kernel.Link{link("tun1", 5, "")}, "lan0"},
+		"nothing changed":            {"then", []kernel.Link{link("lan0", 5, one), link("lan1", 6, two)}, ""},
+		"renamed":                    {"then", []kernel.Link{link("old0", 5, one), link("lan1", 6, two)}, "lan0=old0"},
+		"names exchanged":            {"then", []kernel.Link{link("lan0", 6, two), link("lan1", 5, one)}, "lan0=lan1 lan1=lan0"},
+		"another MAC, as bridges do": {"then", []kernel.Link{link("lan0", 5, three), link("lan1", 6, two)}, ""},
+		"made anew":                  {"then", []kernel.Link{link("lan0", 9, one), link("lan1", 10, three)}, ""},
+		"gone, as a bridge whose port has its MAC": {"then", []kernel.Link{link("lan1", 6, two), link("port", 4, one)}, ""},
+		"after a reboot":              {"now", []kernel.Link{link("lan0", 6, one), link("lan1", 5, two)}, ""},
+		"names exchanged by a reboot": {"now", []kernel.Link{link("lan0", 5, two), link("lan1", 6, one)}, "lan0=lan1 lan1=lan0"},
+		"three names by a reboot": {"now", []kernel.Link{link("lan0", 5, three), link("lan1", 6, one), link("lan2", 7, two)},
+			"lan0=lan1 lan1=lan2"},
+		"after a reboot, a bridge without its port":   {"now", []kernel.Link{link("lan0", 8, three), link("port", 4, one), link("lan1", 6, two)}, ""},
+		"after a reboot, before there is the bridge":  {"now", []kernel.Link{link("port", 4, one), link("lan1", 6, two)}, ""},
+		"after a reboot, VLANs with the same MAC":     {"now", []kernel.Link{link("lan0", 8, three), link("lan1", 9, one), link("x", 10, one)}, ""},
+		"after a reboot, renamed with the same index": {"now", []kernel.Link{link("old0", 5, one), link("lan1", 6, two)}, "lan0=old0"},
 	} {
-		if got := c.d.name(c.links, "lan0", "now"); got != c.want {
-			t.Errorf("%s: %s, want %s", what, got, c.want)
+		d := durable{Devices: map[string]device{"lan0": {5, "then", one}, "lan1": {6, "then", two}, "lan2": {Index: 7, Boot: "then"}}}
+		var got []string
+		for was, now := range d.renamed(c.links, c.boot) {
+			got = append(got, was+"="+now)
+		}
+		slices.Sort(got)
+		if text := strings.Join(got, " "); text != c.want {
+			t.Errorf("%s: %q, want %q", what, text, c.want)
 		}
 	}
 }
