@@ -60,6 +60,10 @@ func (h holding) text(downstreams ...string) string {
 		lines = append(lines, fmt.Sprintf("route %s dev %s metric 255 proto 200", p, dev),
 			fmt.Sprintf("address %s/64 dev %s valid_lft N preferred_lft N noprefixroute proto 200", p.Addr().Next(), dev))
 	}
+	return sorted(lines)
+}
+
+func sorted(lines []string) string {
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }
@@ -70,35 +74,49 @@ const gatewayLL = "fe80::ff:fe00:102"
 // running is a lifetime that is not over.
 var running = regexp.MustCompile(`_lft ([1-9][0-9]*|forever)`)
 
-// holds waits until the kernel has exactly what follows from h, with a lifetime that is running for every address.
+// onLink are the rows for what the kernel believes to be on-link on wan0.
+func (s *site) onLink() (lines []string) {
+	s.t.Helper()
+	for line := range strings.Lines(s.router.IP("-6 route show dev wan0 proto kernel")) {
+		if q := strings.Fields(line)[0]; q != "fe80::/64" {
+			lines = append(lines, "route throw "+q+" metric 1 proto 200", "route "+q+" dev wan0 table 1001 metric 255 proto 200",
+				"rule pref 20000 from all to "+q+" lookup 1001 protocol 200")
+		}
+	}
+	return lines
+}
+
+// holds waits until the kernel has exactly what follows from h and from what is on-link, with a lifetime that is running for
+// every address.
 func (s *site) holds(h holding, downstreams ...string) {
 	s.t.Helper()
 	if downstreams == nil {
 		downstreams = []string{"lan0"}
 	}
-	want := h.text(downstreams...)
 	s.eventually("the kernel to have what follows from the lease", func() (bool, string) {
+		want := sorted(append(strings.Split(h.text(downstreams...), "\n"), s.onLink()...))
 		lines := strings.Split(strings.TrimSpace(running.ReplaceAllString(s.kernelText(), "_lft N")), "\n")
 		lines = slices.DeleteFunc(lines, func(line string) bool { return forTheDead(line, h.delegations) })
-		slices.Sort(lines)
-		got := strings.Join(lines, "\n")
+		got := sorted(lines)
 		return got == want, cmp.Diff(want, got)
 	})
 }
 
-// deadRoute leads to hosts that may still send from a prefix that is over; deadTable answers what they send (RFC 7084 L-14).
+// deadRow leads to hosts that may still send from a prefix that is over; deadTable answers what they send (RFC 7084 L-14).
+// The others refuse what comes for a delegation that was withdrawn, and from it.
 var (
-	deadRoute = regexp.MustCompile(`^route (2001:db8:\S+/64) dev lan[0-9] metric 255 proto 200$`)
+	deadRow   = regexp.MustCompile(`^(?:route (2001:db8:\S+/64) dev lan[0-9] metric 255 proto 200` +
+		`|route unreachable (2001:db8:\S+) table 1001 metric 2147483647 proto 200|rule pref 12001 from (2001:db8:\S+) unreachable protocol 200)$`)
 	deadTable = regexp.MustCompile(`^table ip6 uplinkd # as written, text `)
 )
 
-// forTheDead reports whether a row is there only for hosts that may still use a prefix that is none of those held.
+// forTheDead reports whether a row is there only because of a prefix that is none of those held.
 func forTheDead(line string, held []netip.Prefix) bool {
-	m := deadRoute.FindStringSubmatch(line)
+	m := deadRow.FindStringSubmatch(line)
 	if m == nil {
 		return deadTable.MatchString(line)
 	}
-	to, err := netip.ParsePrefix(m[1])
+	to, err := netip.ParsePrefix(m[1] + m[2] + m[3])
 	return err == nil && !slices.ContainsFunc(held, to.Overlaps)
 }
 

@@ -105,7 +105,7 @@ func (n *notifications) await(count int) {
 	}
 }
 
-// about returns those notifications of objects inside prefix: addresses, routes to it, rules from it.
+// about returns those notifications of objects inside prefix: addresses, routes to it, rules from or to it.
 func about(list []notification, prefix netip.Prefix) (found []notification) {
 	for _, m := range list {
 		if m.Prefix.IsValid() && prefix.Overlaps(m.Prefix) && m.Prefix.Bits() >= prefix.Bits() {
@@ -152,6 +152,7 @@ func parse(kind uint16, b []byte) (m notification, ok bool) {
 // Constants of linux/fib_rules.h and linux/if_addr.h that x/sys/unix lacks.
 const (
 	ifaProto    = 11
+	fraDst      = 1
 	fraSrc      = 2
 	fraPriority = 6
 	fraTable    = 15
@@ -185,11 +186,15 @@ func parseRoute(b []byte) notification {
 
 func parseRule(b []byte) notification {
 	a := attributes(b, 12)
-	m := notification{Kind: "rule", Prefix: prefixOf(a[fraSrc], b[2]), Proto: first(a[fraProtocol]), Type: b[7], Table: uint32(b[4])}
+	direction, prefix := "from", prefixOf(a[fraSrc], b[2])
+	if a[fraDst] != nil {
+		direction, prefix = "to", prefixOf(a[fraDst], b[1])
+	}
+	m := notification{Kind: "rule", Prefix: prefix, Proto: first(a[fraProtocol]), Type: b[7], Table: uint32(b[4])}
 	if t := a[fraTable]; len(t) == 4 {
 		m.Table = binary.NativeEndian.Uint32(t)
 	}
-	m.Text = fmt.Sprintf("rule pref %v from %s table %d action %d protocol %d", a[fraPriority], m.Prefix, m.Table, m.Type, m.Proto)
+	m.Text = fmt.Sprintf("rule pref %v %s %s table %d action %d protocol %d", a[fraPriority], direction, m.Prefix, m.Table, m.Type, m.Proto)
 	return m
 }
 

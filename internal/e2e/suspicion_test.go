@@ -60,7 +60,9 @@ func TestSuspicion(t *testing.T) {
 			if seen := v.Counts().Seen; seen[pd.Rebind] != 1 || seen[pd.Solicit] != 1 || seen[pd.Renew] != 0 {
 				t.Errorf("the client has sent %v", seen)
 			}
-			if heard := written(log.take()); len(heard) > 0 {
+			onLink := netip.MustParsePrefix("2001:db8:1::/48")
+			heard := slices.DeleteFunc(written(log.take()), func(m notification) bool { return len(about([]notification{m}, onLink)) > 0 })
+			if len(heard) > 0 {
 				t.Errorf("a lease that is still good was written to the kernel again:\n%s", show(heard))
 			}
 		})
