@@ -28,8 +28,17 @@ type socket struct {
 
 // openSocket returns a function that opens a socket which joins group and receives messages of one ICMPv6 type only.
 func openSocket(group netip.Addr, receive ipv6.ICMPType) func(kernel.Link) (conn, error) {
+	return open(group, receive, false)
+}
+
+// openFormer is openSocket for a link-local address that the link need not have.
+func openFormer(group netip.Addr, receive ipv6.ICMPType) func(kernel.Link) (conn, error) {
+	return open(group, receive, true)
+}
+
+func open(group netip.Addr, receive ipv6.ICMPType, anyAddress bool) func(kernel.Link) (conn, error) {
 	return func(l kernel.Link) (conn, error) {
-		s, err := listen(l)
+		s, err := listen(l, anyAddress)
 		if err != nil {
 			return nil, err
 		}
@@ -41,11 +50,15 @@ func openSocket(group netip.Addr, receive ipv6.ICMPType) func(kernel.Link) (conn
 	}
 }
 
-func listen(l kernel.Link) (*socket, error) {
+func listen(l kernel.Link, anyAddress bool) (*socket, error) {
 	// The device is bound too: a socket with a link-local address alone would also get what other links send to a group.
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
 		var err error
-		if e := rc.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), l.Name) }); e != nil {
+		if e := rc.Control(func(fd uintptr) {
+			if err = unix.BindToDevice(int(fd), l.Name); err == nil && anyAddress {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
+			}
+		}); e != nil {
 			return e
 		}
 		if err != nil {

@@ -72,7 +72,7 @@ func goRun(t *testing.T, run func(context.Context) error) {
 func sends(t *testing.T, router *netlab.NS, a policy.Announcement) *Sender {
 	t.Helper()
 	s := NewSender("lan", quiet)
-	s.port.open = within(router, s.port.open)
+	s.port.open, s.openFormer = within(router, s.port.open), within(router, s.openFormer)
 	s.SetLink(linkOf(t, router, "lan0"))
 	s.Set(a)
 	goRun(t, s.Run)

@@ -26,12 +26,14 @@ type Sender struct {
 	final  bool
 
 	// What follows belongs to Run.
-	port     port[netip.Addr]
-	said     announced // what is announced
-	gone     leftovers
-	schedule schedule
-	router   bool     // hosts were told to use this router as default router
-	omitted  []string // what the log says has found no room
+	port       port[netip.Addr]
+	said       announced // what is announced
+	gone       leftovers
+	schedule   schedule
+	router     bool // hosts were told to use this router as default router
+	source     former
+	openFormer func(kernel.Link) (conn, error) // opens a socket for sending from an address that the link has no more
+	omitted    []string                        // what the log says has found no room
 }
 
 // announced is an announcement and the link it is for.
@@ -44,9 +46,10 @@ type announced struct {
 func NewSender(name string, log *slog.Logger) *Sender {
 	log = log.With("downstream", name)
 	return &Sender{
-		log:      log,
-		wake:     make(chan struct{}, 1),
-		schedule: newSchedule(),
+		log:        log,
+		wake:       make(chan struct{}, 1),
+		schedule:   newSchedule(),
+		openFormer: openFormer(allRouters, ipv6.ICMPTypeRouterSolicitation),
 		port: port[netip.Addr]{
 			open:  openSocket(allRouters, ipv6.ICMPTypeRouterSolicitation),
 			parse: parseSolicitation,
@@ -147,6 +150,9 @@ func (s *Sender) sendDue(now time.Time) {
 	}
 	if s.send(ra, allNodes, now) {
 		s.router = ra.RouterLifetime > 0
+		if address := s.source.moved(s.said.link.LinkLocal, s.said.link.OtherLinkLocal, s.router); address.IsValid() {
+			s.leave(address, ra, now)
+		}
 	}
 	// A message that cannot be built is counted as sent: trying again at once would be a loop.
 	if s.port.conn != nil {

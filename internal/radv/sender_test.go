@@ -18,7 +18,7 @@ import (
 func runSender(t *testing.T, w *wire) (s *Sender, stop func()) {
 	t.Helper()
 	s = NewSender("lan", quiet)
-	s.port.open = w.open
+	s.port.open, s.openFormer = w.open, (&wire{}).open
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
