@@ -105,7 +105,7 @@ func (s *site) holds(h holding, downstreams ...string) {
 // deadRow leads to hosts that may still send from a prefix that is over; deadTable answers what they send (RFC 7084 L-14).
 // The others refuse what comes for a delegation that was withdrawn, and from it.
 var (
-	deadRow   = regexp.MustCompile(`^(?:route (2001:db8:\S+/64) dev lan[0-9] metric 255 proto 200` +
+	deadRow = regexp.MustCompile(`^(?:route (2001:db8:\S+/64) dev lan[0-9] metric 255 proto 200` +
 		`|route unreachable (2001:db8:\S+) table 1001 metric 2147483647 proto 200|rule pref 12001 from (2001:db8:\S+) unreachable protocol 200)$`)
 	deadTable = regexp.MustCompile(`^table ip6 uplinkd # as written, text `)
 )

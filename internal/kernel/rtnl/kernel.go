@@ -29,6 +29,7 @@ type Kernel struct {
 	adopted map[addressKey]uint32 // addresses that the last Read took for ours without the mark, and when they were made
 
 	duplicates duplicates
+	onLink     onLink
 	tables     tables
 }
 

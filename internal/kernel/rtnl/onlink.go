@@ -5,16 +5,100 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"uplinkd/internal/kernel"
 )
 
-// readOnLink adds to links what is on-link there: where main leads to a prefix without a next hop, by a route that the kernel
-// made of an address or of a Prefix Information option, or that the program made in whose hands RAs are on that link. The
-// dumps name a protocol and a table, so that a full routing table stays in the kernel.
+// onLink is what the last dumps said of on-link prefixes. Even for a dump that is filtered the kernel walks through the whole
+// table, 27 ms for 100,000 routes, and where somebody has so many, they change all the time. So while a watch stands, and has
+// heard of nothing but other programs' routes, the routes of the last dumps count for a while.
+type onLink struct {
+	routes []found[kernel.Route] // guarded by Kernel.mu
+
+	mu      sync.Mutex
+	watches int
+	fresh   bool
+	read    time.Time
+}
+
+// onLinkAge is how long routes count at most: the engine reads everything anew every 30 to 60 seconds.
+const onLinkAge = 20 * time.Second
+
+// watched says that a watch stands from now on, or does not any more. Nothing is known of what came before.
+func (o *onLink) watched(stands bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.fresh = false
+	if stands {
+		o.watches++
+	} else {
+		o.watches--
+	}
+}
+
+// note looks whether a notification is about anything else than a route that is of no interest here. That of a route comes
+// also when it goes with its device, unless a sysctl says no; that of the device comes always.
+func (o *onLink) note(b []byte) {
+	if len(b) >= unix.NLMSG_HDRLEN+unix.SizeofRtMsg {
+		switch typ := native.Uint16(b[4:]); typ {
+		case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+			if family, protocol := b[unix.NLMSG_HDRLEN], b[unix.NLMSG_HDRLEN+5]; family != unix.AF_INET6 || !slices.Contains(onLinkProtocols, protocol) {
+				return
+			}
+		}
+	}
+	o.spoil()
+}
+
+// onLinkProtocols are those of routes that the kernel makes of addresses and of Prefix Information options, and of those that
+// programs make in whose hands RAs are on a link.
+var onLinkProtocols = []uint8{unix.RTPROT_KERNEL, unix.RTPROT_RA}
+
+// onLinkRoutes are the IPv6 routes of these protocols in main. The dumps name protocol and table, so that nothing else is copied.
+func (k *Kernel) onLinkRoutes(ctx context.Context) (routes []found[kernel.Route], err error) {
+	if k.onLink.counts() {
+		return k.onLink.routes, nil
+	}
+	for _, protocol := range onLinkProtocols {
+		dumped, err := k.dumpRoutes(ctx, unix.AF_INET6, protocol, kernel.TableMain)
+		if err != nil {
+			k.onLink.spoil()
+			return nil, err
+		}
+		routes = append(routes, dumped...)
+	}
+	k.onLink.routes = routes
+	return routes, nil
+}
+
+// counts reports whether the routes of the last dumps count. If not, those of the next ones will, unless something is heard
+// from now on.
+func (o *onLink) counts() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.fresh && time.Since(o.read) < onLinkAge {
+		return true
+	}
+	o.fresh, o.read = o.watches > 0, time.Now()
+	return false
+}
+
+func (o *onLink) spoil() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.fresh = false
+}
+
+// readOnLink adds to links what is on-link there: where main leads to a prefix without a next hop.
 func (k *Kernel) readOnLink(ctx context.Context, links map[uint32]*kernel.Link, addrs []address) error {
+	routes, err := k.onLinkRoutes(ctx)
+	if err != nil {
+		return err
+	}
 	type place struct {
 		index  uint32
 		prefix netip.Prefix
@@ -23,15 +107,9 @@ func (k *Kernel) readOnLink(ctx context.Context, links map[uint32]*kernel.Link, 
 	for _, a := range addrs {
 		own[place{a.index, a.row.Prefix}] = true
 	}
-	for _, protocol := range []uint8{unix.RTPROT_KERNEL, unix.RTPROT_RA} {
-		dumped, err := k.dumpRoutes(ctx, unix.AF_INET6, protocol, kernel.TableMain)
-		if err != nil {
-			return err
-		}
-		for _, f := range dumped {
-			if l := links[f.index]; l != nil && isOnLink(f.row) && !own[place{f.index, f.row.Dst}] {
-				l.OnLink = append(l.OnLink, f.row.Dst)
-			}
+	for _, f := range routes {
+		if l := links[f.index]; l != nil && isOnLink(f.row) && !own[place{f.index, f.row.Dst}] {
+			l.OnLink = append(l.OnLink, f.row.Dst)
 		}
 	}
 	for _, l := range links {

@@ -78,7 +78,7 @@ func TestOnLinkBounded(t *testing.T) {
 	}
 }
 
-// TestWatchOnLink hears of a prefix that becomes on-link and of its end.
+// TestWatchOnLink hears of what becomes on-link and of its end. Others' routes are no reason to dump main again.
 func TestWatchOnLink(t *testing.T) {
 	k := lab(t, options{})
 	settled(t, k, 0)
@@ -86,14 +86,25 @@ func TestWatchOnLink(t *testing.T) {
 	watching(t, k, h.hint)
 	h.next(t, "the watch stands")
 	for _, change := range []struct {
-		args string
-		want int
-	}{{"-6 route add 2001:db8:1::/64 dev v0 proto kernel expires 1000", 1}, {"-6 route del 2001:db8:1::/64 dev v0", 0}} {
+		args  string
+		want  int
+		fresh bool
+	}{
+		{"-6 route add 2001:db8:1::/64 dev v0 proto kernel expires 1000", 1, false},
+		{"-6 route add 2001:db8:2::/48 via fe80::77 dev v0 proto static", 1, true},
+		{"-6 route del 2001:db8:1::/64 dev v0", 0, false},
+		{"address add 2001:db8:3::1/64 dev v0 nodad", 1, false},
+		{"link set v0 down", 0, false},
+	} {
 		h.quiet()
+		onLinkOf(t, k)
 		ip(t, change.args)
 		h.next(t, change.args)
-		if v0, _ := onLinkOf(t, k); len(v0) != change.want {
-			t.Errorf("%s: on-link on v0: %v", change.args, v0)
+		k.onLink.mu.Lock()
+		fresh := k.onLink.fresh
+		k.onLink.mu.Unlock()
+		if v0, _ := onLinkOf(t, k); len(v0) != change.want || fresh != change.fresh {
+			t.Errorf("%s: on-link on v0: %v; what was read before counts: %v", change.args, v0, fresh)
 		}
 	}
 }

@@ -70,14 +70,17 @@ func (k *Kernel) watch(ctx context.Context, hint func()) error {
 	defer f.Close()
 	stop := context.AfterFunc(ctx, func() { f.Close() })
 	defer stop()
+	k.onLink.watched(true)
+	defer k.onLink.watched(false)
 	hint() // what changed before the socket stood
 	b := make([]byte, 256)
-	for { // a datagram that is longer than b is cut off: only addresses are looked at, and they are shorter
+	for { // a datagram that is longer than b is cut off: only addresses are looked at to the end, and they are shorter
 		n, err := f.Read(b)
 		if err != nil {
 			return fmt.Errorf("receive notifications of the kernel: %w", err)
 		}
 		k.duplicates.note(b[:n])
+		k.onLink.note(b[:n])
 		hint()
 	}
 }
