@@ -2,6 +2,7 @@ package rtnl
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,11 +30,12 @@ func TestChangedAddressIsMarkedAgain(t *testing.T) {
 	settled(t, k, 1)
 	ip(t, "address change 2001:db8:1::1/64 dev v0")
 	ip(t, "address change 192.0.2.1/24 dev v0 valid_lft 100 preferred_lft 50")
-	if s := read(t, k, kernel.Scope{}); s.Len() != 0 {
-		t.Errorf("without a ledger they are ours all the same:\n%s", s.Text(time.Now()))
+	marked := read(t, k, kernel.Scope{}).Addresses // Linux 6.1 leaves the mark on an IPv4 address that is changed; 6.18 does not
+	if slices.ContainsFunc(marked, func(a kernel.Address) bool { return a.Prefix.Addr().Is6() }) {
+		t.Errorf("without a ledger it is ours all the same: %v", marked)
 	}
 	have := read(t, k, scope)
-	if len(have.Addresses) != 2 || !have.Addresses[0].Unmarked || !have.Addresses[1].Unmarked {
+	if len(have.Addresses) != 2 || have.Addresses[0].Unmarked != (len(marked) == 0) || !have.Addresses[1].Unmarked {
 		t.Fatalf("with a ledger:\n%s", have.Text(time.Now()))
 	}
 	types := during(t, func() { apply(t, k, have, want) })
