@@ -139,7 +139,7 @@ func (e *Engine) silent() bool {
 // lookForFilter asks whether somebody filters what comes in, if a service needs that (config.AnyIP).
 func (e *Engine) lookForFilter(ctx context.Context) {
 	if e.opt.Filtered == nil || !slices.ContainsFunc(e.cfg.Downstreams, func(d config.Downstream) bool {
-		return d.Kind == config.Service && d.AnyIP.Mode != config.AnyIPSubnet && !d.AnyIP.Unfiltered
+		return d.Kind == config.Service && d.AnyIP.Mode == config.AnyIPInterface && !d.AnyIP.Unfiltered
 	}) {
 		return
 	}
