@@ -18,7 +18,9 @@ type walkRouter struct {
 	common []string
 	rows   map[rowsOf][]string // of a new daemon's delegation, relative to it
 	past   []map[netip.Prefix]*promise
-	inner  netip.Addr // whom it lends to; zero: to nobody
+	inner  netip.Addr           // whom it lends to; zero: to nobody
+	late   time.Duration        // how long after its end a row was seen
+	missed map[string]time.Time // rows of the past that were not there at the last look, and until when they have to be
 }
 
 // rowsOf are an uplink and the length of a delegation.
@@ -269,8 +271,8 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// differs says how the kernel differs from the model. A row of the past is not there for too long because of one look: what
-// ends is gone at the next.
+// differs says how the kernel differs from the model. What it says may be over at the next look, but for rows of the past that
+// are missing: they have to come before they would have ended.
 func (r *walkRouter) differs(held [][]ctl.Delegation, loans []netip.Prefix) string {
 	r.t.Helper()
 	got, want, now := r.lines(), r.want(held, loans), time.Now()
@@ -286,6 +288,7 @@ func (r *walkRouter) differs(held [][]ctl.Delegation, loans []netip.Prefix) stri
 			say("missing", line)
 		}
 	}
+	missed := map[string]time.Time{}
 	for _, c := range claims {
 		n := len(slices.DeleteFunc(slices.Clone(c.rows), there))
 		for _, line := range c.rows {
@@ -293,13 +296,18 @@ func (r *walkRouter) differs(held [][]ctl.Delegation, loans []netip.Prefix) stri
 		}
 		switch {
 		case n == 0 && now.After(c.may):
+			r.late = max(r.late, now.Sub(c.may))
 			say(fmt.Sprintf("there for %s too long", now.Sub(c.may)), c.rows...)
 		case n > 0 && n < len(c.rows):
 			say("not all of", c.rows...)
 		case n > 0 && now.Before(c.must) && !c.crowded(claims, held):
 			say("of the past, missing", c.rows...)
+			missed[c.rows[0]] = c.must
+		case n > 0 && !r.missed[c.rows[0]].IsZero() && !c.crowded(claims, held):
+			r.t.Errorf("missing until %s, when it would have ended: %s", r.missed[c.rows[0]], strings.Join(c.rows, "; "))
 		}
 	}
+	r.missed = missed
 	table := false
 	var dead []netip.Prefix
 	for _, line := range got {
