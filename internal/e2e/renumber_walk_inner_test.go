@@ -196,6 +196,7 @@ func (r *walkRouter) mayKnow(part netip.Prefix, whole promise) {
 		x = &promise{least: whole.least}
 		r.past[0][part] = x
 	}
+	x.gone = time.Time{} // it may have come back
 	x.least, x.most, x.longest = earlier(x.least, whole.least), later(x.most, whole.most), later(x.longest, whole.longest)
 }
 
