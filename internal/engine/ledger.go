@@ -57,25 +57,29 @@ func (d *durable) sound() error {
 // shorten has no record of what is told no more end later than it can: longest after now. One written while the clock was
 // years ahead would keep prefixes, perhaps another customer's by now, on-link and dead until then.
 func (d *durable) shorten(now time.Time, longest func(downstream string) time.Duration) {
-	limit := func(downstream string, until lifetime.Deadline) lifetime.Deadline {
-		if until.IsForever() { // not stale yet
-			return until
+	eachTold(d.Plan, func(downstream string, _ netip.Prefix, _, until *lifetime.Deadline) {
+		if !until.IsForever() { // else it is still told
+			*until = lifetime.Min(*until, lifetime.Until(now.Add(longest(downstream))))
 		}
-		return lifetime.Min(until, lifetime.Until(now.Add(longest(downstream))))
-	}
-	for name, list := range d.Plan.Announced {
+	})
+}
+
+// eachTold calls f with what each record of something told says of a prefix, and with the downstream; that is "" for what the
+// provider told the router.
+func eachTold(l policy.Ledger, f func(downstream string, p netip.Prefix, valid, until *lifetime.Deadline)) {
+	for name, list := range l.Announced {
 		for i := range list {
-			list[i].Until = limit(name, list[i].Until)
+			f(name, list[i].Prefix, &list[i].Valid, &list[i].Until)
 		}
 	}
-	for name, list := range d.Plan.Loans {
+	for name, list := range l.Loans {
 		for i := range list {
-			list[i].Until = limit(name, list[i].Until)
+			f(name, list[i].Prefix, &list[i].Valid, &list[i].Until)
 		}
 	}
-	for _, list := range d.Plan.Holds {
+	for _, list := range l.Holds {
 		for i := range list {
-			list[i].Until = limit("", list[i].Until)
+			f("", list[i].Prefix, &list[i].Valid, &list[i].Until)
 		}
 	}
 }

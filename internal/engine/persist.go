@@ -156,12 +156,8 @@ func (e *Engine) saveNow() {
 }
 
 func (e *Engine) copyLedger() *durable {
-	d := durable{Plan: e.ledger, Sysctls: map[string]string{}, Addresses: slices.Clone(e.saved.Addresses),
+	return &durable{Plan: e.ledger, Sysctls: maps.Clone(e.saved.Sysctls), Addresses: slices.Clone(e.saved.Addresses),
 		Borrowers: slices.Clone(e.saved.Borrowers), Devices: e.saved.Devices}
-	for k, v := range e.saved.Sysctls {
-		d.Sysctls[k] = v
-	}
-	return &d
 }
 
 // sameLedger reports whether the disk may stay as it is. Until when the router, hosts and inner routers were told that
@@ -193,32 +189,17 @@ func sameLists[T any](a, b map[string][]T, same func(x, y T) bool) bool {
 // extend brings the ledger up to what the router, hosts and inner routers have been told since it was written, as far as a stored lease
 // knows it. Where there is none any more, the record knows no end.
 func (e *Engine) extend() {
-	valid := func(part netip.Prefix, was lifetime.Deadline) lifetime.Deadline {
+	eachTold(e.ledger, func(_ string, part netip.Prefix, valid, _ *lifetime.Deadline) {
+		if len(e.opt.Lost) > 0 {
+			*valid = lifetime.Deadline{}
+			return
+		}
 		for _, l := range e.opt.Leases {
 			for _, p := range l.Prefixes {
-				if !was.IsZero() && p.Prefix.Contains(part.Addr()) {
-					was = lifetime.Max(was, p.ValidUntil)
+				if !valid.IsZero() && p.Prefix.Contains(part.Addr()) {
+					*valid = lifetime.Max(*valid, p.ValidUntil)
 				}
 			}
 		}
-		return was
-	}
-	if len(e.opt.Lost) > 0 {
-		valid = func(netip.Prefix, lifetime.Deadline) lifetime.Deadline { return lifetime.Deadline{} }
-	}
-	for _, list := range e.ledger.Announced {
-		for i := range list {
-			list[i].Valid = valid(list[i].Prefix, list[i].Valid)
-		}
-	}
-	for _, list := range e.ledger.Loans {
-		for i := range list {
-			list[i].Valid = valid(list[i].Prefix, list[i].Valid)
-		}
-	}
-	for _, list := range e.ledger.Holds {
-		for i := range list {
-			list[i].Valid = valid(list[i].Prefix, list[i].Valid)
-		}
-	}
+	})
 }
