@@ -133,11 +133,11 @@ func rain(ctx context.Context, attacker *netlab.NS, kind isp.StormKind, to isp.T
 // renewals waits for Renews and times them.
 func (f *forecast) renewals(t *track, p *netlab.Process) error {
 	again := func() {
-		time.Sleep(100 * time.Millisecond) // the kernel tells of an address twice
+		time.Sleep(100 * time.Millisecond) // the kernel tells of an address twice, and what a Renew got no answer for is asked for again
 		forgetArrivals(t.arrivals)
+		t.wire.drain()
 	}
 	again()
-	t.wire.drain()
 	began := time.Now()
 	before, err := cpuOf(p.PID())
 	if err != nil {
