@@ -10,14 +10,14 @@ import (
 	"uplinkd/pd"
 )
 
-// iaHead is what IA_PD and IA_NA begin with.
+// iaHead is what IA_PD and IA_NA have in common.
 type iaHead struct {
 	iaid, t1, t2 uint32
-	where        string
+	status       pd.Status
 }
 
-// ia reads the head of an IA.
-func (d *decoder) ia(kind string, b []byte) (h iaHead, ok bool) {
+// ia reads an IA and calls lease with each option of the given code, which holds a prefix or an address.
+func (d *decoder) ia(kind string, b []byte, code dhcpv6.OptionCode, lease func(where string, data []byte)) (h iaHead, ok bool) {
 	if len(b) < iaHeader {
 		d.fault("%s dropped: %d octets, want at least %d", kind, len(b), iaHeader)
 		return h, false
@@ -28,54 +28,46 @@ func (d *decoder) ia(kind string, b []byte) (h iaHead, ok bool) {
 		d.fault("%s dropped: T1 %d s is after T2 %d s", where, h.t1, h.t2)
 		return h, false
 	}
-	h.where = where + ": "
-	return h, d.part(where)
+	if !d.part(where) {
+		return h, false
+	}
+	where += ": "
+	var seen singletons
+	d.walk(where, b[iaHeader:], func(c dhcpv6.OptionCode, data []byte) {
+		switch {
+		case c == code:
+			lease(where, data)
+		case c == dhcpv6.OptionStatusCode && seen.first(d, where, c):
+			h.status = d.status(where, data)
+		}
+	})
+	return h, true
 }
 
 // iapd reads an IA_PD (RFC 9915 §21.21) into the message.
 func (d *decoder) iapd(b []byte) {
-	h, ok := d.ia("IA_PD", b)
-	if !ok {
-		return
-	}
-	ia := pd.IAPD{IAID: h.iaid, T1: h.t1, T2: h.t2}
-	var seen singletons
-	d.walk(h.where, b[iaHeader:], func(code dhcpv6.OptionCode, data []byte) {
-		switch code {
-		case dhcpv6.OptionStatusCode:
-			if seen.first(d, h.where, code) {
-				ia.Status = d.status(h.where, data)
-			}
-		case dhcpv6.OptionIAPrefix:
-			if p, ok := d.iaprefix(h.where, data); ok {
-				ia.Prefixes = append(ia.Prefixes, p)
-			}
+	var prefixes []pd.IAPrefix
+	h, ok := d.ia("IA_PD", b, dhcpv6.OptionIAPrefix, func(where string, data []byte) {
+		if p, ok := d.iaprefix(where, data); ok {
+			prefixes = append(prefixes, p)
 		}
 	})
-	d.m.IAPDs = append(d.m.IAPDs, ia)
+	if ok {
+		d.m.IAPDs = append(d.m.IAPDs, pd.IAPD{IAID: h.iaid, T1: h.t1, T2: h.t2, Status: h.status, Prefixes: prefixes})
+	}
 }
 
 // iana reads an IA_NA (RFC 9915 §21.4) into the message.
 func (d *decoder) iana(b []byte) {
-	h, ok := d.ia("IA_NA", b)
-	if !ok {
-		return
-	}
-	ia := pd.IANA{IAID: h.iaid, T1: h.t1, T2: h.t2}
-	var seen singletons
-	d.walk(h.where, b[iaHeader:], func(code dhcpv6.OptionCode, data []byte) {
-		switch code {
-		case dhcpv6.OptionStatusCode:
-			if seen.first(d, h.where, code) {
-				ia.Status = d.status(h.where, data)
-			}
-		case dhcpv6.OptionIAAddr:
-			if a, ok := d.iaaddr(h.where, data); ok {
-				ia.Addresses = append(ia.Addresses, a)
-			}
+	var addresses []pd.IAAddress
+	h, ok := d.ia("IA_NA", b, dhcpv6.OptionIAAddr, func(where string, data []byte) {
+		if a, ok := d.iaaddr(where, data); ok {
+			addresses = append(addresses, a)
 		}
 	})
-	d.m.IANAs = append(d.m.IANAs, ia)
+	if ok {
+		d.m.IANAs = append(d.m.IANAs, pd.IANA{IAID: h.iaid, T1: h.t1, T2: h.t2, Status: h.status, Addresses: addresses})
+	}
 }
 
 // part counts an IA, a prefix or an address and reports whether it still fits.
