@@ -46,8 +46,8 @@ func (p *planner) uplink(c config.Uplink) Uplink {
 			u.Leased = append(u.Leased, a)
 		}
 	}
-	for _, g := range facts.Delegations {
-		if g.ValidUntil.Over(p.w.Now) || u.holds(g.Prefix) {
+	for _, g := range p.granted(c.Name) {
+		if u.holds(g.Prefix) {
 			continue
 		}
 		if other, overlaps := p.use(g.Prefix, u.Name); overlaps {
@@ -74,13 +74,38 @@ const maxOwn = 16
 // overlaps them, be it the first uplink in the config, does not get them.
 func (p *planner) useHeld() {
 	for _, c := range p.cfg.Uplinks {
-		for _, g := range p.w.Uplinks[c.Name].Delegations {
+		for _, g := range p.granted(c.Name) {
 			inUse := func(r HeldRecord) bool { return r.Prefix == g.Prefix && r.Until.IsForever() }
-			if !g.ValidUntil.Over(p.w.Now) && slices.ContainsFunc(p.before.Holds[c.Name], inUse) {
+			if slices.ContainsFunc(p.before.Holds[c.Name], inUse) {
 				p.use(g.Prefix, c.Name)
 			}
 		}
 	}
+}
+
+// granted are the delegations of an uplink that are not over, without those in whose place the server has given a part of them, or
+// a whole of which they are a part. It has taken the same addresses into another contract: the old one must not keep the new
+// one out until it ends. What another uplink has is no reason to give up anything.
+func (p *planner) granted(uplink string) (list []Granted) {
+	all := p.w.Uplinks[uplink].Delegations
+	ofOthers := func(q netip.Prefix) bool {
+		for name, f := range p.w.Uplinks {
+			if name != uplink && slices.ContainsFunc(f.Delegations, func(g Granted) bool { return !g.ValidUntil.Over(p.w.Now) && g.Prefix.Overlaps(q) }) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, g := range all {
+		old := g.Unlisted || g.PreferredUntil.Over(p.w.Now)
+		replaced := old && slices.ContainsFunc(all, func(n Granted) bool {
+			return n.Prefix != g.Prefix && n.Prefix.Overlaps(g.Prefix) && !n.Unlisted && !n.PreferredUntil.Over(p.w.Now) && !n.ValidUntil.Over(p.w.Now) && !ofOthers(n.Prefix)
+		})
+		if !g.ValidUntil.Over(p.w.Now) && !replaced {
+			list = append(list, g)
+		}
+	}
+	return list
 }
 
 // use accepts a delegation, or finds one accepted before that shares addresses with it: a server that delegates what is not

@@ -85,6 +85,39 @@ func TestWithdrawnReturns(t *testing.T) {
 	}
 }
 
+// A server that gives a part of what it gave before, or a whole, with or without a word about the old one, has the new one used at
+// once. Hosts keep what is in both.
+func TestSamePlaceAnotherLength(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		old, new string
+		change   func(old *Granted)
+		want     string
+	}{
+		{"a part", "2001:db8:1100::/48", "2001:db8:1100::/56", func(old *Granted) { old.Unlisted = true }, "2001:db8:1100::/56"},
+		{"a whole", "2001:db8:1100:ff00::/56", "2001:db8:1100::/48", func(old *Granted) { old.Unlisted = true }, "2001:db8:1100::/48"},
+		{"a part, gracefully", "2001:db8:1100::/48", "2001:db8:1100::/56", func(old *Granted) { old.PreferredUntil = lifetime.Deadline{} }, "2001:db8:1100::/56"},
+		{"both at once", "2001:db8:1100::/48", "2001:db8:1100::/56", func(*Granted) {}, "2001:db8:1100::/48"},
+		{"a whole of which another uplink has a part", "2001:db8:2200:ff00::/56", "2001:db8:2200::/48", func(old *Granted) { old.Unlisted = true }, "2001:db8:2200:ff00::/56"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, w := configOf(t, fiberOnly+"[uplink.cable]\ninterface = \"lan2\"\n"+network("lan", "lan0")), fiberHas(tt.old)
+			w.Uplinks["cable"] = held(granted(epoch, "2001:db8:2200:1100::/56", 3000, 4000))
+			_, _, led := Plan(cfg, w, Ledger{})
+			was := granted(epoch, tt.old, 3000, 4000)
+			tt.change(&was)
+			w.Now, w.Uplinks["fiber"] = epoch.Add(time.Minute), held(was, granted(epoch, tt.new, 3000, 4000))
+			site, _, led := Plan(cfg, w, led)
+			if gs := site.Uplinks[0].Delegations; len(gs) != 1 || gs[0].Prefix != pfx(tt.want) || len(site.Downstreams[0].Subnets) != 2 {
+				t.Errorf("in use: %v; the network has %v", gs, site.Downstreams[0].Subnets)
+			}
+			if again, _, _ := Plan(cfg, w, led); len(again.Uplinks[0].Delegations) != 1 || again.Uplinks[0].Delegations[0].Prefix != pfx(tt.want) {
+				t.Errorf("in the next plan: %v", again.Uplinks[0].Delegations)
+			}
+		})
+	}
+}
+
 // Property: however fast a server delegates and withdraws, at most 16 are kept, those that last longest, and each no longer
 // than its lease would have lasted.
 func TestWithdrawnBounded(t *testing.T) {
