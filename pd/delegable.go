@@ -26,7 +26,7 @@ var neverDelegated = []struct {
 	{netip.MustParsePrefix("2002::/16"), "overlaps 6to4 2002::/16"},
 }
 
-// Undelegable says why the IPv6 prefix p cannot be a delegation, as a predicate; "" if it can.
+// Undelegable says why the IPv6 prefix p cannot be a delegation or, as a /128, a leased address, as a predicate; "" if it can.
 func Undelegable(p netip.Prefix) string {
 	for _, n := range neverDelegated {
 		if p.Overlaps(n.prefix) {
@@ -44,7 +44,7 @@ func Undelegable(p netip.Prefix) string {
 	return "outside of 2000::/3 and fc00::/7"
 }
 
-// delegable reports whether p can be a delegated prefix. The decoder has checked it already; the disk has not.
+// delegable reports whether p can be a delegated prefix or a leased address. The decoder has checked it already; the disk has not.
 func delegable(p netip.Prefix) bool {
 	return p.IsValid() && p == p.Masked() && p.Addr().Is6() && p.Addr().Zone() == "" && Undelegable(p) == ""
 }

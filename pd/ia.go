@@ -77,11 +77,6 @@ func (l Lease) holds(i ia) bool {
 
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
-// assignable reports whether a server can have given us the address a. The decoder has checked it already; the disk has not.
-func assignable(a netip.Addr) bool {
-	return a.Is6() && !a.Is4In6() && a.Zone() == "" && !a.IsMulticast() && !a.IsLinkLocalUnicast() && !a.IsUnspecified() && !a.IsLoopback()
-}
-
 // excluded is exclude if it can be the excluded prefix of p (RFC 6603 §4.2), else the invalid prefix.
 func excluded(p, exclude netip.Prefix) netip.Prefix {
 	if exclude.IsValid() && exclude == exclude.Masked() && exclude.Bits() > p.Bits() && p.Contains(exclude.Addr()) {

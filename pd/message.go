@@ -170,8 +170,7 @@ type IANA struct {
 	Addresses []IAAddress
 }
 
-// IAAddress is an IA Address option (§21.6). The decoder has dropped unspecified, multicast, loopback, link-local and
-// IPv4-mapped addresses and those with preferred > valid.
+// IAAddress is an IA Address option (§21.6). The decoder has dropped those with preferred > valid and Undelegable ones.
 type IAAddress struct {
 	Address          netip.Addr
 	Preferred, Valid uint32

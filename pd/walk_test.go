@@ -224,7 +224,7 @@ func (w *walk) sent(msg Message) {
 	}
 	for _, o := range msg.IANAs {
 		for _, a := range o.Addresses {
-			if leases++; !assignable(a.Address) {
+			if leases++; !delegable(host(a.Address)) {
 				w.t.Fatalf("sent address %v", a.Address)
 			}
 		}
@@ -330,7 +330,7 @@ func (w *walk) checkLease(l Lease) {
 		}
 	}
 	for i, a := range l.Addresses {
-		if a.PreferredUntil.Compare(a.ValidUntil) > 0 || a.ValidUntil.Over(w.now) || !assignable(a.Address) || w.cfg.NA == nil || a.IAID != w.cfg.NA.IAID {
+		if a.PreferredUntil.Compare(a.ValidUntil) > 0 || a.ValidUntil.Over(w.now) || !delegable(host(a.Address)) || w.cfg.NA == nil || a.IAID != w.cfg.NA.IAID {
 			w.t.Fatalf("address %+v in the lease at %v", a, w.now)
 		}
 		if i > 0 && l.Addresses[i-1].Address.Compare(a.Address) >= 0 {

@@ -171,7 +171,7 @@ func (d *decoder) iaaddr(where string, b []byte) (a pd.IAAddress, ok bool) {
 	a.Address = netip.AddrFrom16([16]byte(b))
 	a.Preferred, a.Valid = binary.BigEndian.Uint32(b[16:]), binary.BigEndian.Uint32(b[20:])
 	where = fmt.Sprintf("%sIAADDR %s", where, a.Address)
-	if why := unusable(a.Address); why != "" {
+	if why := pd.Undelegable(netip.PrefixFrom(a.Address, 128)); why != "" {
 		d.fault("%s dropped: %s", where, why)
 		return a, false
 	}
@@ -186,25 +186,4 @@ func (d *decoder) iaaddr(where string, b []byte) (a pd.IAAddress, ok bool) {
 		}
 	})
 	return a, true
-}
-
-// never are the ranges that no server can have assigned an address from, whatever it says.
-var never = []struct {
-	prefix netip.Prefix
-	why    string
-}{
-	{netip.MustParsePrefix("ff00::/8"), "overlaps multicast ff00::/8"},
-	{netip.MustParsePrefix("fe80::/10"), "overlaps link-local fe80::/10"},
-	{netip.MustParsePrefix("::/127"), "contains the unspecified or the loopback address"},
-	{netip.MustParsePrefix("::ffff:0:0/96"), "overlaps the IPv4-mapped addresses ::ffff:0:0/96"},
-}
-
-// unusable says why a cannot be assigned to us, "" if it can.
-func unusable(a netip.Addr) string {
-	for _, n := range never {
-		if n.prefix.Contains(a) {
-			return n.why
-		}
-	}
-	return ""
 }

@@ -50,7 +50,7 @@ func messages() *rapid.Generator[pd.Message] {
 		ia := pd.IANA{IAID: rapid.Uint32().Draw(t, "IAID"), T1: rapid.Uint32().Draw(t, "T1"), Status: status.Draw(t, "status")}
 		for range rapid.IntRange(0, 4).Draw(t, "addresses") {
 			addr := [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "address"))
-			addr[0] = 0x20 | addr[0]&0x1f
+			addr[0], addr[1] = 0x20|addr[0]&0x1f, addr[1]|4 // global, not 6to4
 			valid := rapid.Uint32().Draw(t, "valid")
 			ia.Addresses = append(ia.Addresses, pd.IAAddress{
 				Address:   netip.AddrFrom16(addr),
