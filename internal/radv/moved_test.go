@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"uplinkd/internal/kernel"
 )
 
 // What hosts are told of a link-local address that is gone, at each advertisement that they get.
@@ -13,23 +15,28 @@ func TestMoved(t *testing.T) {
 	for i, step := range []struct {
 		own    netip.Addr
 		others []netip.Addr
+		index  int
+		mac    string
 		router bool
 		leave  netip.Addr
 	}{
-		{a, nil, true, none},
-		{a, nil, true, none},
-		{b, nil, true, a}, // another address: said three times
-		{b, nil, true, a},
-		{b, nil, true, a},
-		{b, nil, true, none},
-		{a, nil, true, b},
-		{b, nil, true, a}, // it is back: the other one is gone now
-		{b, []netip.Addr{a}, true, none},
-		{b, nil, true, none},
-		{b, nil, false, none}, // no default router any more
-		{a, nil, true, none},  // so nobody has to be told
+		{a, nil, 1, "x", true, none},
+		{a, nil, 1, "x", true, none},
+		{b, nil, 1, "y", true, a}, // another address: said three times
+		{b, nil, 1, "y", true, a},
+		{b, nil, 1, "y", true, a},
+		{b, nil, 1, "y", true, none},
+		{a, nil, 2, "y", true, b},
+		{b, nil, 3, "y", true, a}, // it is back: the other one is gone now
+		{b, []netip.Addr{a}, 3, "y", true, none},
+		{b, nil, 3, "y", true, none},
+		{a, []netip.Addr{b}, 3, "y", true, none}, // one that is set by hand on the same interface,
+		{b, nil, 3, "y", true, none},             // and taken off: another router may have it now
+		{b, nil, 3, "y", false, none},            // no default router any more
+		{a, nil, 4, "z", true, none},             // so nobody has to be told
 	} {
-		if got := f.moved(step.own, step.others, step.router); got != step.leave {
+		link := kernel.Link{Index: step.index, MAC: step.mac, LinkLocal: step.own, OtherLinkLocal: step.others}
+		if got := f.moved(link, step.router); got != step.leave {
 			t.Errorf("step %d: leave %s, want %s", i, got, step.leave)
 		}
 	}

@@ -150,7 +150,7 @@ func (s *Sender) sendDue(now time.Time) {
 	}
 	if s.send(ra, allNodes, now) {
 		s.router = ra.RouterLifetime > 0
-		if address := s.source.moved(s.said.link.LinkLocal, s.said.link.OtherLinkLocal, s.router); address.IsValid() {
+		if address := s.source.moved(s.said.link, s.router); address.IsValid() {
 			s.leave(address, ra, now)
 		}
 	}
