@@ -13,6 +13,7 @@ import (
 
 	"uplinkd/internal/kernel"
 	"uplinkd/pd"
+	"uplinkd/pd/udp"
 	"uplinkd/pd/wire"
 )
 
@@ -68,7 +69,7 @@ func (c *fakeConn) Send(b []byte) error {
 func (c *fakeConn) Recv() (packet, error) {
 	select {
 	case b := <-c.in:
-		return packet{b, time.Now(), netip.AddrPortFrom(netip.MustParseAddr("fe80::2"), serverPort), c.link.LinkLocal}, nil
+		return packet{b, time.Now(), netip.AddrPortFrom(netip.MustParseAddr("fe80::2"), udp.ServerPort), c.link.LinkLocal}, nil
 	case p := <-c.packets:
 		return p, nil
 	case err := <-c.fail:

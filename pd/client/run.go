@@ -12,6 +12,7 @@ import (
 	"uplinkd/internal/kernel"
 	"uplinkd/pd"
 	"uplinkd/pd/trace"
+	"uplinkd/pd/udp"
 	"uplinkd/pd/wire"
 )
 
@@ -186,7 +187,7 @@ func (r *run) closeSocket() {
 		return
 	}
 	if err := r.sock.close(); err != nil {
-		r.log.Warn("closing the DHCPv6 socket failed", "error", plain(err))
+		r.log.Warn("closing the DHCPv6 socket failed", "error", udp.Plain(err))
 	}
 	r.sock = nil
 }
@@ -202,10 +203,10 @@ func (r *run) received() <-chan arrival {
 func (r *run) receive(a arrival) {
 	if a.failed != nil {
 		r.shut()
-		r.broken("receive on dev " + r.link.Name + ": " + plain(a.failed).Error())
+		r.broken("receive on dev " + r.link.Name + ": " + udp.Plain(a.failed).Error())
 		return
 	}
-	r.cfg.Trace(trace.Packet{At: a.at, Local: netip.AddrPortFrom(a.to, clientPort), Remote: a.from, Data: a.data})
+	r.cfg.Trace(trace.Packet{At: a.at, Local: netip.AddrPortFrom(a.to, udp.ClientPort), Remote: a.from, Data: a.data})
 	if a.to.IsMulticast() { // RFC 9915 §16: SHOULD NOT accept
 		r.remote.log(r.log, "DHCPv6 packet dropped", "from", a.from, "error", "sent to the group "+a.to.String())
 		return
@@ -352,13 +353,13 @@ func (r *run) send(m pd.Message) {
 	}
 	at := time.Now()
 	if err := r.sock.Send(b); err != nil {
-		r.trouble = "send " + m.Type.String() + " to ff02::1:2 dev " + r.link.Name + ": " + plain(err).Error()
+		r.trouble = "send " + m.Type.String() + " to ff02::1:2 dev " + r.link.Name + ": " + udp.Plain(err).Error()
 		r.sending.log(r.log, "DHCPv6 message not sent", "error", r.trouble)
 		return
 	}
 	r.trouble = ""
-	r.cfg.Trace(trace.Packet{At: at, Sent: true, Local: netip.AddrPortFrom(r.link.LinkLocal, clientPort),
-		Remote: netip.AddrPortFrom(allServers, serverPort), Data: b})
+	r.cfg.Trace(trace.Packet{At: at, Sent: true, Local: netip.AddrPortFrom(r.link.LinkLocal, udp.ClientPort),
+		Remote: netip.AddrPortFrom(udp.AllServers, udp.ServerPort), Data: b})
 	r.log.Debug("DHCPv6 message sent", "message", m.Type, "xid", m.XID, "elapsed", m.Elapsed)
 }
 

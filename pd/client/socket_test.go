@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/netlab"
+	"uplinkd/pd/udp"
 )
 
 func TestMain(m *testing.M) { netlab.TestMain(m) }
@@ -47,8 +47,8 @@ func testOpen(t *testing.T, n *netlab.NS, l kernel.Link) conn {
 	return c
 }
 
-// udp opens a UDP socket in n on the address.
-func udp(t *testing.T, n *netlab.NS, address string) *net.UDPConn {
+// plainUDP opens a UDP socket in n on the address.
+func plainUDP(t *testing.T, n *netlab.NS, address string) *net.UDPConn {
 	t.Helper()
 	var c *net.UDPConn
 	if err := n.Do(func() (err error) {
@@ -73,8 +73,8 @@ func TestSocket(t *testing.T) {
 	wan0, wan1 := testLink(t, router, "wan0"), testLink(t, router, "wan1")
 	isp0 := testLink(t, provider, "isp0")
 
-	server := udp(t, provider, "[::]:547")
-	if err := ipv6.NewPacketConn(server).JoinGroup(&net.Interface{Index: isp0.Index}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(allServers, 0))); err != nil {
+	server := plainUDP(t, provider, "[::]:547")
+	if err := ipv6.NewPacketConn(server).JoinGroup(&net.Interface{Index: isp0.Index}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(udp.AllServers, 0))); err != nil {
 		t.Fatal(err)
 	}
 	first, second := testOpen(t, router, wan0), testOpen(t, router, wan1)
@@ -84,12 +84,12 @@ func TestSocket(t *testing.T) {
 	}
 	buf := make([]byte, 100)
 	n, from, err := server.ReadFromUDPAddrPort(buf)
-	if err != nil || string(buf[:n]) != "solicit" || from.Addr().WithZone("") != wan0.LinkLocal || from.Port() != clientPort {
-		t.Fatalf("server got %q from %s: %v, want it from %s port %d", buf[:n], from, err, wan0.LinkLocal, clientPort)
+	if err != nil || string(buf[:n]) != "solicit" || from.Addr().WithZone("") != wan0.LinkLocal || from.Port() != udp.ClientPort {
+		t.Fatalf("server got %q from %s: %v, want it from %s port %d", buf[:n], from, err, wan0.LinkLocal, udp.ClientPort)
 	}
 
 	// Multicast is told from unicast, and the source port does not matter. wan1 hears neither.
-	elsewhere := udp(t, provider, "[::]:1547")
+	elsewhere := plainUDP(t, provider, "[::]:1547")
 	if err := ipv6.NewPacketConn(elsewhere).SetMulticastInterface(&net.Interface{Index: isp0.Index}); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestSocketErrors(t *testing.T) {
 	lab.Veth(router, "wan0", provider, "isp0")
 	wan0 := testLink(t, router, "wan0")
 	gone := kernel.Link{Name: "wan9", Index: 99}
-	udp(t, router, "[::]:546") // an exclusive one, like that of some other clients
+	plainUDP(t, router, "[::]:546") // an exclusive one, like that of some other clients
 	for _, c := range []struct {
 		link kernel.Link
 		want string
@@ -139,10 +139,6 @@ func TestSocketErrors(t *testing.T) {
 			t.Errorf("got %v, want %s", err, c.want)
 		}
 	}
-	err := bindError(wan0, &net.OpError{Op: "listen", Err: syscall.EACCES})
-	if want := "listen on udp [::]:546 dev wan0: permission denied: run as root or with CAP_NET_BIND_SERVICE"; err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
-	}
 }
 
 // TestMarks looks at the traffic class on the wire; the priority can be seen only on the socket.
@@ -151,8 +147,8 @@ func TestMarks(t *testing.T) {
 	router, provider := lab.NS("router"), lab.NS("provider")
 	lab.Veth(router, "wan0", provider, "isp0")
 	isp0 := testLink(t, provider, "isp0")
-	server := ipv6.NewPacketConn(udp(t, provider, "[::]:547"))
-	if err := server.JoinGroup(&net.Interface{Index: isp0.Index}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(allServers, 0))); err != nil {
+	server := ipv6.NewPacketConn(plainUDP(t, provider, "[::]:547"))
+	if err := server.JoinGroup(&net.Interface{Index: isp0.Index}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(udp.AllServers, 0))); err != nil {
 		t.Fatal(err)
 	}
 	if err := server.SetControlMessage(ipv6.FlagTrafficClass, true); err != nil {
@@ -175,30 +171,5 @@ func TestMarks(t *testing.T) {
 		priority, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PRIORITY)
 	}), err); err != nil || priority != 6 {
 		t.Errorf("priority %d, %v, want 6", priority, err)
-	}
-	if got, want := bindError(kernel.Link{Name: "wan0"}, errPriority).Error(), "listen on udp [::]:546 dev wan0: "+errPriority.Error(); got != want {
-		t.Errorf("got %s, want %s", got, want) // without the hint about another capability
-	}
-}
-
-func TestDestination(t *testing.T) {
-	info := func(index int, dst string) []byte {
-		cm := ipv6.ControlMessage{IfIndex: index, Src: net.ParseIP(dst)} // Marshal puts Src where Parse finds Dst
-		return cm.Marshal()
-	}
-	for _, c := range []struct {
-		name string
-		oob  []byte
-		want netip.Addr
-	}{
-		{"unicast", info(4, "fe80::1"), netip.MustParseAddr("fe80::1")},
-		{"multicast", info(4, "ff02::1"), netip.MustParseAddr("ff02::1")},
-		{"another interface", info(5, "fe80::1"), netip.Addr{}},
-		{"nothing", nil, netip.Addr{}},
-		{"cut short", info(4, "fe80::1")[:unix.SizeofCmsghdr+4], netip.Addr{}},
-	} {
-		if got, ok := destination(c.oob, 4); got != c.want || ok != c.want.IsValid() {
-			t.Errorf("%s: %s, %v, want %s", c.name, got, ok, c.want)
-		}
 	}
 }

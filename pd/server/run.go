@@ -9,6 +9,7 @@ import (
 
 	"uplinkd/internal/kernel"
 	"uplinkd/pd"
+	"uplinkd/pd/udp"
 	"uplinkd/pd/wire"
 )
 
@@ -120,7 +121,7 @@ func (r *run) close() {
 		return
 	}
 	if err := r.sock.close(); err != nil {
-		r.log.Debug("close a DHCPv6 server socket", "interface", r.link.Name, "error", plain(err))
+		r.log.Debug("close a DHCPv6 server socket", "interface", r.link.Name, "error", udp.Plain(err))
 	}
 	r.sock = nil
 }
@@ -171,7 +172,7 @@ func (r *run) reconfigure(now time.Time, c *client) {
 		err = r.sock.Send(b, c.Via)
 	}
 	if err != nil {
-		r.warn(now, "DHCPv6 Reconfigure not sent", "client", c.ID, "via", c.Via, "error", plain(err))
+		r.warn(now, "DHCPv6 Reconfigure not sent", "client", c.ID, "via", c.Via, "error", udp.Plain(err))
 		return
 	}
 	r.log.Debug("DHCPv6 Reconfigure sent", "client", c.ID, "via", c.Via, "try", c.tries)
@@ -182,7 +183,7 @@ func (r *run) receive(ctx context.Context, a arrival) {
 	now := time.Now()
 	if a.failed != nil {
 		r.close()
-		r.broken("receive on udp [::]:547 dev "+r.link.Name+": "+plain(a.failed).Error(), now)
+		r.broken("receive on udp [::]:547 dev "+r.link.Name+": "+udp.Plain(a.failed).Error(), now)
 		return
 	}
 	r.retry = 0
@@ -238,7 +239,7 @@ func (r *run) send(now time.Time, m pd.Message, to netip.Addr, reply pd.Message)
 		err = r.sock.Send(b, to)
 	}
 	if err != nil {
-		r.warn(now, "DHCPv6 message not sent", "message", reply.Type, "to", to, "error", plain(err))
+		r.warn(now, "DHCPv6 message not sent", "message", reply.Type, "to", to, "error", udp.Plain(err))
 		return
 	}
 	// Afterwards: the log must not hold up the answer.

@@ -1,28 +1,17 @@
 package server
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"uplinkd/internal/kernel"
+	"uplinkd/pd/udp"
 )
-
-// UDP ports of DHCPv6 (RFC 9915 §7.2).
-const (
-	clientPort = 546
-	serverPort = 547
-)
-
-// allServers is All_DHCP_Relay_Agents_and_Servers (RFC 9915 §7.1).
-var allServers = netip.MustParseAddr("ff02::1:2")
 
 // maxDatagram is the longest message that is looked at; a client's stays below 1500.
 const maxDatagram = 4096
@@ -44,65 +33,18 @@ type socket struct {
 	oob   [128]byte
 }
 
-// openSocket binds port 547 on l: the device, not its link-local address, which may be tentative or change.
+// openSocket opens a socket and joins the group of servers on l.
 func openSocket(l kernel.Link) (conn, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		if cerr := c.Control(func(fd uintptr) { err = setOptions(int(fd), l) }); cerr != nil {
-			return cerr
-		}
-		return err
-	}}
-	c, err := lc.ListenPacket(context.Background(), "udp6", netip.AddrPortFrom(netip.IPv6Unspecified(), serverPort).String())
+	c, err := udp.Listen(l, udp.ServerPort)
 	if err != nil {
-		return nil, bindError(l, err)
+		return nil, err
 	}
-	group := net.UDPAddrFromAddrPort(netip.AddrPortFrom(allServers, 0))
+	group := net.UDPAddrFromAddrPort(netip.AddrPortFrom(udp.AllServers, 0))
 	if err := ipv6.NewPacketConn(c).JoinGroup(&net.Interface{Index: l.Index, Name: l.Name}, group); err != nil {
 		_ = c.Close()
-		return nil, fmt.Errorf("join %s on dev %s: %w", allServers, l.Name, plain(err))
+		return nil, fmt.Errorf("join %s on dev %s: %w", udp.AllServers, l.Name, udp.Plain(err))
 	}
-	return &socket{UDPConn: c.(*net.UDPConn), index: l.Index}, nil
-}
-
-// setOptions runs before bind, so that no packet of another interface can get into the queue.
-func setOptions(fd int, l kernel.Link) error {
-	if err := unix.BindToDevice(fd, l.Name); err != nil {
-		return fmt.Errorf("SO_BINDTODEVICE: %w", err)
-	}
-	for _, o := range []struct {
-		name                 string
-		level, option, value int
-	}{
-		{"IPV6_V6ONLY", unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
-		{"SO_REUSEADDR", unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, // one socket per downstream
-		{"IPV6_RECVPKTINFO", unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1},
-	} {
-		if err := unix.SetsockoptInt(fd, o.level, o.option, o.value); err != nil {
-			return fmt.Errorf("%s: %w", o.name, err)
-		}
-	}
-	return nil
-}
-
-func bindError(l kernel.Link, err error) error {
-	hint := ""
-	switch {
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		hint = ": run as root or with CAP_NET_BIND_SERVICE"
-	case errors.Is(err, unix.EADDRINUSE):
-		hint = ": another DHCPv6 server has it; stop that one or keep it off the interface"
-	}
-	return fmt.Errorf("listen on udp [::]:%d dev %s: %w%s", serverPort, l.Name, plain(err), hint)
-}
-
-// plain drops what package net puts before an error: operation and addresses, which the caller says better.
-func plain(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return op.Err
-	}
-	return err
+	return &socket{UDPConn: c, index: l.Index}, nil
 }
 
 // Recv passes over what was sent to an address of the router (the Server Unicast option is gone, RFC 9915 §21.12) or to
@@ -114,25 +56,16 @@ func (s *socket) Recv() ([]byte, netip.Addr, error) {
 			return nil, netip.Addr{}, err
 		}
 		src := from.Addr().WithZone("")
-		if flags&unix.MSG_TRUNC == 0 && src.IsLinkLocalUnicast() && toServers(s.oob[:noob], s.index) {
+		to, ok := udp.Destination(s.oob[:noob], s.index)
+		if ok && to == udp.AllServers && src.IsLinkLocalUnicast() && flags&unix.MSG_TRUNC == 0 {
 			return s.buf[:n], src, nil
 		}
 	}
 }
 
-// toServers reports whether a datagram was sent to allServers on the interface with that index.
-func toServers(oob []byte, index int) bool {
-	var cm ipv6.ControlMessage
-	if err := cm.Parse(oob); err != nil || cm.IfIndex != index {
-		return false
-	}
-	to, ok := netip.AddrFromSlice(cm.Dst)
-	return ok && to == allServers
-}
-
 // Send leaves the zone out, the socket has it.
 func (s *socket) Send(b []byte, to netip.Addr) error {
-	_, err := s.WriteToUDPAddrPort(b, netip.AddrPortFrom(to, clientPort))
+	_, err := s.WriteToUDPAddrPort(b, netip.AddrPortFrom(to, udp.ClientPort))
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"uplinkd/internal/kernel"
 	"uplinkd/internal/netlab"
+	"uplinkd/pd/udp"
 )
 
 func open(t *testing.T, n *netlab.NS, l kernel.Link) conn {
@@ -27,8 +28,8 @@ func open(t *testing.T, n *netlab.NS, l kernel.Link) conn {
 	return c
 }
 
-// udp opens a plain UDP socket in n that sends multicast through dev.
-func udp(t *testing.T, n *netlab.NS, address, dev string) *net.UDPConn {
+// plainUDP opens a plain UDP socket in n that sends multicast through dev.
+func plainUDP(t *testing.T, n *netlab.NS, address, dev string) *net.UDPConn {
 	t.Helper()
 	var c *net.UDPConn
 	index := linkOf(t, n, dev).Index
@@ -70,12 +71,12 @@ func TestSocket(t *testing.T) {
 			t.Fatalf("send %.20q to %s: %v", text, to, err)
 		}
 	}
-	eth0 := udp(t, hosts, "[::]:1546", "eth0") // any source port will do (RFC 9915 §7.2)
-	global := udp(t, hosts, "[2001:db8::2]:1548", "eth0")
+	eth0 := plainUDP(t, hosts, "[::]:1546", "eth0") // any source port will do (RFC 9915 §7.2)
+	global := plainUDP(t, hosts, "[2001:db8::2]:1548", "eth0")
 	send(eth0, "[2001:db8::1]:547", "unicast")
 	send(eth0, "[ff02::1]:547", "all nodes")
 	send(global, "[ff02::1:2]:547", "global source")
-	send(udp(t, hosts, "[::]:1547", "eth1"), "[ff02::1:2]:547", "lan1")
+	send(plainUDP(t, hosts, "[::]:1547", "eth1"), "[ff02::1:2]:547", "lan1")
 	send(eth0, "[ff02::1:2]:547", strings.Repeat("x", maxDatagram+1))
 	send(eth0, "[ff02::1:2]:547", "solicit")
 	from := linkOf(t, hosts, "eth0").LinkLocal
@@ -86,13 +87,13 @@ func TestSocket(t *testing.T) {
 		t.Errorf("lan1 got %.40q, %v", data, err)
 	}
 
-	client := udp(t, hosts, "[::]:546", "eth0")
+	client := plainUDP(t, hosts, "[::]:546", "eth0")
 	if err := c.Send([]byte("reply"), from); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 100)
 	n, src, err := client.ReadFromUDPAddrPort(buf)
-	if err != nil || string(buf[:n]) != "reply" || src.Addr().WithZone("") != lan0.LinkLocal || src.Port() != serverPort {
+	if err != nil || string(buf[:n]) != "reply" || src.Addr().WithZone("") != lan0.LinkLocal || src.Port() != udp.ServerPort {
 		t.Errorf("client got %q from %s, %v, want it from %s port 547", buf[:n], src, err, lan0.LinkLocal)
 	}
 	go func() { _ = other.Close() }()
@@ -109,7 +110,7 @@ func TestSocketErrors(t *testing.T) {
 	router := lab.NS("router")
 	lab.Veth(router, "lan0", lab.NS("hosts"), "eth0")
 	lan0 := linkOf(t, router, "lan0")
-	udp(t, router, "[::]:547", "lan0") // an exclusive one, like that of some other servers
+	plainUDP(t, router, "[::]:547", "lan0") // an exclusive one, like that of some other servers
 	for _, c := range []struct {
 		link kernel.Link
 		want string
@@ -138,7 +139,7 @@ func TestMembership(t *testing.T) {
 		t.Helper()
 		netlab.Eventually(t, patience, "the membership of ff02::1:2", func() (bool, string) {
 			out := s.router.IP("-6 maddr show dev tr0")
-			return slices.Contains(strings.Fields(out), allServers.String()) == want, out
+			return slices.Contains(strings.Fields(out), udp.AllServers.String()) == want, out
 		})
 	}
 	joined(true)
