@@ -11,7 +11,7 @@ import (
 var explainVerb = verb{
 	name: "explain", args: "ADDRESS|PREFIX", summary: "what uplinkd has to do with an address or prefix, and why",
 	about: "Asks the daemon about an IP address: what it is (the router's own, in a downstream's subnet, lent to an inner router, in an unused part of a delegation, " +
-		"gone, a next hop), the lease and the lines of the configuration behind it, and the routes, rules and nft tables that concern it, each with its reason. " +
+		"withdrawn, gone, a next hop), the lease and the lines of the configuration behind it, and the routes, rules and nft tables that concern it, each with its reason. " +
 		"Of a prefix it tells what holds for all of its addresses, and who has which parts of it.",
 	failed:   "it is not ours, or the daemon cannot be asked",
 	examples: []string{"uplinkd explain 2001:db8:100::1", "uplinkd explain 2001:db8:100:fe::/64", "uplinkd explain --json 2001:db8:100::1 | jq -r '.roles[]'"},

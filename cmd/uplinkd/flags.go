@@ -84,7 +84,13 @@ var oneLetter = regexp.MustCompile(` --(\w)($|:)`)
 // help prints what a verb does.
 func (env *environment) help(w io.Writer, fs *flag.FlagSet) {
 	v := env.verb
-	fmt.Fprintf(w, "usage: %s\n\n", strings.TrimSpace("uplinkd "+v.name+" [options] "+v.args))
+	options := false
+	fs.VisitAll(func(*flag.Flag) { options = true })
+	usage := "uplinkd " + v.name
+	if options {
+		usage += " [options]"
+	}
+	fmt.Fprintf(w, "usage: %s\n\n", strings.TrimSpace(usage+" "+v.args))
 	for i, paragraph := range strings.Split(v.about, "\n\n") {
 		if i > 0 {
 			fmt.Fprintln(w)
@@ -93,7 +99,9 @@ func (env *environment) help(w io.Writer, fs *flag.FlagSet) {
 			fmt.Fprintln(w, line)
 		}
 	}
-	fmt.Fprint(w, "\nOptions:\n")
+	if options {
+		fmt.Fprint(w, "\nOptions:\n")
+	}
 	fs.VisitAll(func(f *flag.Flag) {
 		value, text := flag.UnquoteUsage(f)
 		name := "--" + f.Name

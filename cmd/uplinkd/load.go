@@ -87,7 +87,7 @@ func (env *environment) client() *ctl.Client {
 		case err == nil:
 			cfg = read
 		case env.config != defaultConfig || !errors.Is(err, fs.ErrNotExist):
-			fmt.Fprintf(env.stderr, "uplinkd: %s is of no use (see: uplinkd check), so this asks the daemon at %s; to ask another: --socket\n", printable(env.config), env.socketOf(cfg))
+			fmt.Fprintf(env.stderr, "uplinkd: %s is of no use (see: uplinkd check %[1]s), so this asks the daemon at %[2]s; to ask another: --socket\n", printable(env.config), env.socketOf(cfg))
 		}
 	}
 	return ctl.Dial(env.socketOf(cfg))

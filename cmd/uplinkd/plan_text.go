@@ -23,7 +23,7 @@ var phases = map[string]string{
 // script writes an invented plan as a shell script.
 func (p page) script(x ctl.Plan, inv invention, file string) {
 	p.comment(fmt.Sprintf("What uplinkd would do with the configuration %s if the provider behind uplink %s delegated %s (valid %s, preferred %s) "+
-		"and its router were %s. All interfaces are taken to exist, to be up and to have carrier; the kernel starts empty.",
+		"and its router were %s. All interfaces are taken to exist, to be up and to have carrier; their hardware addresses are invented. The kernel starts empty.",
 		file, inv.uplink, inv.prefixes.String(), span(uint32(inv.valid/time.Second)), span(uint32(inv.preferred/time.Second)), inv.gateway))
 	if inv.standIn {
 		p.comment("What this router makes for itself at its first start could not be read from the state directory (run as root once it has started): " +

@@ -129,7 +129,7 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 		p.field("delegation", "none")
 	}
 	for _, w := range u.Withdrawn {
-		p.field("withdrawn", fmt.Sprintf("%s  taken back by the provider before its time, refused for %s", w.Prefix, span(w.Until.Seconds)))
+		p.field("withdrawn", fmt.Sprintf("%s  over before its time, refused for another %s", w.Prefix, span(w.Until.Seconds)))
 	}
 	for _, a := range u.Addresses {
 		p.field("address", fmt.Sprintf("%s by DHCPv6  preferred %s  valid %s", a.Address, span(a.Preferred.Seconds), span(a.Valid.Seconds)))

@@ -7,6 +7,8 @@ import (
 
 	"uplinkd/internal/config"
 	"uplinkd/internal/ctl"
+	"uplinkd/internal/lifetime"
+	"uplinkd/policy"
 )
 
 // downstream writes what a downstream has, and what of it inner routers and hosts have or had.
@@ -22,7 +24,11 @@ func (p page) downstream(d ctl.Downstream) {
 	p.title(strings.Replace(title, d.Name+", on", d.Name+" on", 1), good, verdict)
 	var rows [][]string
 	for _, n := range d.Subnets {
-		rows = append(rows, []string{subnetText(n), fromText(n.Uplink), preferredText(n.State, n.Preferred), "valid " + span(n.Valid.Seconds)})
+		row := []string{subnetText(n), fromText(n.Uplink), preferredText(n.State, n.Preferred), "valid " + span(n.Valid.Seconds)}
+		if n.Preferred.Seconds == lifetime.Infinity {
+			row = append(row[:2], "for ever")
+		}
+		rows = append(rows, row)
 	}
 	label := "subnet"
 	if d.Kind == string(config.Access) {
@@ -136,7 +142,11 @@ func (p page) loans(d ctl.Downstream) {
 		if clients[l.Via] == "" {
 			to += " (…" + l.Client[max(0, len(l.Client)-len("00:00:01")):] + ")"
 		}
-		rows = append(rows, []string{l.Prefix.String(), fromText(l.Uplink), l.State, "for " + span(l.Until.Seconds), to})
+		held := "for " + span(l.Until.Seconds)
+		if l.State != string(policy.Preferred) {
+			held = l.State + " " + held
+		}
+		rows = append(rows, []string{l.Prefix.String(), fromText(l.Uplink), held, to})
 	}
 	for _, line := range table(rows) {
 		p.field("lent", line)
