@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// MaxParams bounds Resolver.Params, in octets.
-const MaxParams = 255
+// maxParams bounds Resolver.Params, in octets.
+const maxParams = 255
 
 // Resolver is a DNS resolver with an encrypted protocol that a network designates (DNR, RFC 9463).
 type Resolver struct {
@@ -27,8 +27,8 @@ func (r Resolver) Check() error {
 		return fmt.Errorf("priority 0 (AliasMode), which is not for this option")
 	case len(r.Addresses) == 0 && len(r.Params) > 0:
 		return fmt.Errorf("parameters without addresses")
-	case len(r.Params) > MaxParams:
-		return fmt.Errorf("%d octets of parameters, want at most %d", len(r.Params), MaxParams)
+	case len(r.Params) > maxParams:
+		return fmt.Errorf("%d octets of parameters, want at most %d", len(r.Params), maxParams)
 	}
 	for _, a := range r.Addresses {
 		if !a.Is6() || a.Is4In6() || a.Zone() != "" || !a.IsGlobalUnicast() {

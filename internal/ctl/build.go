@@ -57,20 +57,20 @@ func siteUplink(u policy.Uplink, now time.Time) Uplink {
 	out := Uplink{Name: u.Name, Interface: u.Interface, Up: u.Up, Reason: u.Reason, Table: u.Table, Metric: u.Metric, Gateway: u.Gateway,
 		Unasked: !u.PD, Delegations: []Delegation{}, DNS: u.Told.DNS, Search: u.Told.DomainSearch, Told: u.Told, Config: u.Config}
 	if u.Gateway.IsValid() {
-		out.GatewayLeft = new(LifetimeAt(u.GatewayUntil, now))
+		out.GatewayLeft = new(lifetimeAt(u.GatewayUntil, now))
 	}
 	for _, a := range u.Leased {
-		out.Addresses = append(out.Addresses, Leased{Address: a.Address, Preferred: LifetimeAt(a.PreferredUntil, now), Valid: LifetimeAt(a.ValidUntil, now)})
+		out.Addresses = append(out.Addresses, Leased{Address: a.Address, Preferred: lifetimeAt(a.PreferredUntil, now), Valid: lifetimeAt(a.ValidUntil, now)})
 	}
 	for _, a := range u.Loopback {
-		out.Loopback = append(out.Loopback, Leased{Address: a.Address.Addr(), Preferred: LifetimeAt(a.PreferredUntil, now), Valid: LifetimeAt(a.ValidUntil, now)})
+		out.Loopback = append(out.Loopback, Leased{Address: a.Address.Addr(), Preferred: lifetimeAt(a.PreferredUntil, now), Valid: lifetimeAt(a.ValidUntil, now)})
 	}
 	for _, g := range u.Delegations {
 		out.Delegations = append(out.Delegations, Delegation{Prefix: g.Prefix, State: string(g.State),
-			Preferred: LifetimeAt(g.PreferredUntil, now), Valid: LifetimeAt(g.ValidUntil, now)})
+			Preferred: lifetimeAt(g.PreferredUntil, now), Valid: lifetimeAt(g.ValidUntil, now)})
 	}
 	for _, r := range u.Withdrawn {
-		out.Withdrawn = append(out.Withdrawn, Withdrawn{Prefix: r.Prefix, Until: LifetimeAt(r.Until, now)})
+		out.Withdrawn = append(out.Withdrawn, Withdrawn{Prefix: r.Prefix, Until: lifetimeAt(r.Until, now)})
 	}
 	return out
 }
@@ -98,7 +98,7 @@ func (c *Client6) fromLease(l pd.Lease, now time.Time) {
 	if len(l.Prefixes) > 0 {
 		c.IAID = l.Prefixes[0].IAID
 	}
-	c.Renew, c.Rebind = new(LifetimeAt(l.T1, now)), new(LifetimeAt(l.T2, now))
+	c.Renew, c.Rebind = new(lifetimeAt(l.T1, now)), new(lifetimeAt(l.T2, now))
 }
 
 func instant(t time.Time) *time.Time { return new(second(t)) }
@@ -129,7 +129,7 @@ func subnets(d policy.Downstream, now time.Time) []Subnet {
 	out := []Subnet{}
 	for _, n := range d.Subnets {
 		out = append(out, Subnet{Downstream: n.Downstream, Interface: n.Interface, Kind: d.Kind, Uplink: n.Uplink, Delegation: n.Delegation, ID: n.ID,
-			Prefix: n.Prefix, Address: n.Address, State: string(n.State), Preferred: LifetimeAt(n.PreferredUntil, now), Valid: LifetimeAt(n.ValidUntil, now)})
+			Prefix: n.Prefix, Address: n.Address, State: string(n.State), Preferred: lifetimeAt(n.PreferredUntil, now), Valid: lifetimeAt(n.ValidUntil, now)})
 	}
 	return out
 }

@@ -40,15 +40,15 @@ type EventSubnet struct {
 	Kind       string       `json:"kind,omitempty"` // absent for access
 }
 
-// RecordOf describes an event of the engine.
-func RecordOf(i engine.Item) EventRecord {
+// itemRecord describes an event of the engine.
+func itemRecord(i engine.Item) EventRecord {
 	r := recordOf(i.Event)
 	r.SchemaVersion, r.Seq, r.Time = SchemaVersion, i.Seq, second(i.Time)
 	return r
 }
 
-// RecordsOf describes events that have no place in a stream.
-func RecordsOf(events []policy.Event) (out []EventRecord) {
+// recordsOf describes events that have no place in a stream.
+func recordsOf(events []policy.Event) (out []EventRecord) {
 	for _, e := range events {
 		out = append(out, recordOf(e))
 	}

@@ -171,7 +171,7 @@ func (x *Explanation) uplink(u policy.Uplink, c engine.ClientStatus, now time.Ti
 	for _, r := range u.Withdrawn {
 		if x.in(r.Prefix) {
 			x.role("in " + r.Prefix.String() + ", which the provider of uplink " + u.Name + " has taken back before its time: refused until " +
-				LifetimeAt(r.Until, now).Until)
+				lifetimeAt(r.Until, now).Until)
 		}
 	}
 }
@@ -181,7 +181,7 @@ func ownOn(u policy.Uplink, a netip.Addr, now time.Time) string {
 	text := "the router's own address on " + u.Interface + " (uplink " + u.Name + ")"
 	for _, l := range u.Leased {
 		if l.Address == a {
-			return text + ", leased by DHCPv6 (IA_NA) until " + LifetimeAt(l.ValidUntil, now).Until
+			return text + ", leased by DHCPv6 (IA_NA) until " + lifetimeAt(l.ValidUntil, now).Until
 		}
 	}
 	return text + ", which uplinkd has not set: from a router advertisement (SLAAC) or somebody else"

@@ -57,13 +57,13 @@ type Reason struct {
 // PlanOf describes what snapshot s wants in the kernel, as it stands at now.
 func PlanOf(s *engine.Snapshot, now time.Time) Plan {
 	return Plan{SchemaVersion: SchemaVersion, Time: second(now), Rows: Rows(s.Wanted, now), Waiting: Operations(s.Waiting, now),
-		Operations: Operations(kernel.Diff(kernel.State{}, s.Wanted, now).Ops, now), Announced: AnnouncedBy(s.Site, now), Problems: problems(s.Problems, s.Site)}
+		Operations: Operations(kernel.Diff(kernel.State{}, s.Wanted, now).Ops, now), Announced: announcedBy(s.Site, now), Problems: problems(s.Problems, s.Site)}
 }
 
 // InventedPlan is PlanOf for a site that no daemon has: what would be done in an empty kernel, and what hooks would hear.
 func InventedPlan(site policy.Site, found []policy.Problem, now time.Time) Plan {
 	p := PlanOf(&engine.Snapshot{Site: site, Problems: found, Wanted: policy.Compile(site)}, now)
-	p.Events = RecordsOf(policy.Events(policy.Site{}, site, nil))
+	p.Events = recordsOf(policy.Events(policy.Site{}, site, nil))
 	return p
 }
 
@@ -94,8 +94,8 @@ func reason(r kernel.Reason) Reason {
 	return Reason{Rule: r.Rule, Config: r.Config, Uplink: r.Uplink, Downstream: r.Downstream, Delegation: r.Delegation}
 }
 
-// AnnouncedBy describes the router advertisements of a site.
-func AnnouncedBy(s policy.Site, now time.Time) []Announced {
+// announcedBy describes the router advertisements of a site.
+func announcedBy(s policy.Site, now time.Time) []Announced {
 	out := []Announced{}
 	for _, d := range s.Downstreams {
 		if d.Kind != string(config.Access) {

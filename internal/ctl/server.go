@@ -203,7 +203,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 				_ = out.send(EventRecord{SchemaVersion: SchemaVersion, End: "too slow: more than 64 events were not read"})
 				return
 			}
-			if out.send(RecordOf(item)) != nil {
+			if out.send(itemRecord(item)) != nil {
 				return
 			}
 		case <-r.Context().Done():

@@ -19,8 +19,8 @@ type Lifetime struct {
 	Until   string `json:"until"`   // RFC 3339, "forever", or "over"
 }
 
-// LifetimeAt returns what is left of d at now.
-func LifetimeAt(d lifetime.Deadline, now time.Time) Lifetime {
+// lifetimeAt returns what is left of d at now.
+func lifetimeAt(d lifetime.Deadline, now time.Time) Lifetime {
 	return Lifetime{Seconds: d.Seconds(now), Until: d.String()}
 }
 

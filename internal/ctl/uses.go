@@ -60,14 +60,14 @@ func (a *AnyIP) needsSubnet() bool { return a == nil || a.Mode == string(config.
 func loans(list []policy.Loan, now time.Time) (out []Loan) {
 	for _, l := range list {
 		out = append(out, Loan{Client: l.Client.String(), IAID: l.IAID, Via: l.Via, Uplink: l.Uplink, Delegation: l.Delegation, Prefix: l.Prefix,
-			State: string(l.State), Preferred: LifetimeAt(l.PreferredUntil, now), Valid: LifetimeAt(l.ValidUntil, now), Until: LifetimeAt(l.Until, now), Offered: l.Offered})
+			State: string(l.State), Preferred: lifetimeAt(l.PreferredUntil, now), Valid: lifetimeAt(l.ValidUntil, now), Until: lifetimeAt(l.Until, now), Offered: l.Offered})
 	}
 	return out
 }
 
 func staleLoans(list []policy.LoanRecord, now time.Time) (out []StaleLoan) {
 	for _, l := range list {
-		out = append(out, StaleLoan{Client: l.Client.String(), IAID: l.IAID, Prefix: l.Prefix, Until: LifetimeAt(l.Until, now)})
+		out = append(out, StaleLoan{Client: l.Client.String(), IAID: l.IAID, Prefix: l.Prefix, Until: lifetimeAt(l.Until, now)})
 	}
 	return out
 }
@@ -91,7 +91,7 @@ func oldPrefixes(d policy.Downstream, ledger policy.Ledger, now time.Time) (out 
 			}
 		}
 		if !until.IsZero() {
-			o.Until = new(LifetimeAt(until, now))
+			o.Until = new(lifetimeAt(until, now))
 		}
 		out = append(out, o)
 	}

@@ -13,9 +13,9 @@ import (
 // Protocol is the mark of ownership: rtm_protocol of routes, FRA_PROTOCOL of rules, IFA_PROTO of addresses.
 const Protocol = 200
 
-// Tolerance is by how much a lifetime read back from the kernel may differ from the wanted one: the kernel counts in
+// tolerance is by how much a lifetime read back from the kernel may differ from the wanted one: the kernel counts in
 // whole seconds and rounds twice (addrconf adds jiffies), so a second reconcile must not see a difference.
-const Tolerance = 2 * time.Second
+const tolerance = 2 * time.Second
 
 // Reason says why a row is wanted: it answers `uplinkd explain`. It takes no part in identity or equality.
 type Reason struct {
@@ -216,7 +216,7 @@ func (r Rule) Equal(Rule, time.Time) bool { return true }
 
 // Equal reports whether nothing has to be written to turn a into o at now.
 func (a Address) Equal(o Address, now time.Time) bool {
-	return a.Prefix == o.Prefix && a.Unmarked == o.Unmarked && a.PreferredUntil.Within(o.PreferredUntil, Tolerance, now) && a.ValidUntil.Within(o.ValidUntil, Tolerance, now)
+	return a.Prefix == o.Prefix && a.Unmarked == o.Unmarked && a.PreferredUntil.Within(o.PreferredUntil, tolerance, now) && a.ValidUntil.Within(o.ValidUntil, tolerance, now)
 }
 
 // Text is the assignment of sysctl(8).

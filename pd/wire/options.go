@@ -64,8 +64,8 @@ func name(code dhcpv6.OptionCode) string {
 	return fmt.Sprintf("option %d", uint16(code))
 }
 
-// OptionName is the name of an option for people, "option N" for one without.
-func OptionName(code uint16) string {
+// optionName is the name of an option for people, "option N" for one without.
+func optionName(code uint16) string {
 	c := dhcpv6.OptionCode(code)
 	if s := c.String(); names[c] == "" && !strings.HasPrefix(s, "unknown") {
 		return s

@@ -173,7 +173,7 @@ func (t *text) options(options []pd.Option) {
 	const shown = 64
 	for _, o := range options {
 		t.add("option %d", o.Code)
-		if n := OptionName(o.Code); n != fmt.Sprintf("option %d", o.Code) {
+		if n := optionName(o.Code); n != fmt.Sprintf("option %d", o.Code) {
 			t.add("(%s)", n)
 		}
 		t.add("%d octets", len(o.Data))
@@ -190,7 +190,7 @@ func (t *text) requested(codes []uint16) {
 	}
 	names := make([]string, len(codes))
 	for i, c := range codes {
-		names[i] = OptionName(c)
+		names[i] = optionName(c)
 	}
 	t.add("requests (%s)", strings.Join(names, ", "))
 }

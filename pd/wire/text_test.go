@@ -61,7 +61,7 @@ func TestText(t *testing.T) {
 
 func TestOptionName(t *testing.T) {
 	for code, want := range map[uint16]string{1: "Client Identifier", 67: "Prefix Exclude", 82: "SOL_MAX_RT", 65001: "option 65001", 0: "option 0"} {
-		if got := OptionName(code); got != want {
+		if got := optionName(code); got != want {
 			t.Errorf("%d: %q, want %q", code, got, want)
 		}
 	}

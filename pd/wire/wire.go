@@ -6,7 +6,7 @@
 // message. Encode is not a boundary: it writes what it is given as long as that fits the format, so that the simulated
 // provider can misbehave.
 //
-// Text and OptionName are how people read messages, in logs and traces.
+// Text is how people read messages, in logs and traces.
 //
 // The library supplies option codes and the encoding. Its decoder is not used: one malformed option makes it refuse a whole
 // message, it knows DUIDs of unknown structure only in part (RFC 9915 §11: opaque), it follows DNS compression pointers,
