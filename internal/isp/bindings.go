@@ -156,16 +156,9 @@ func (b *bindings) renumber(pool netip.Prefix, length int, until lifetime.Deadli
 func (b *bindings) abandon(pool netip.Prefix, length int) (routes []route) {
 	b.pool, b.length = pool, length
 	for c, have := range b.byIA {
-		gone := []netip.Prefix{have.Prefix}
-		for _, o := range have.old {
-			gone = append(gone, o.prefix)
-		}
-		for _, p := range gone {
-			if b.taken[p] == c {
-				delete(b.taken, p)
-				b.unsaid[p] = true
-				routes = append(routes, route{p, have.Via, false})
-			}
+		for _, r := range b.free(c, have) {
+			b.unsaid[r.prefix] = true
+			routes = append(routes, r)
 		}
 		have.Prefix, have.old = netip.Prefix{}, nil
 	}
@@ -196,9 +189,14 @@ func (b *bindings) told(have *binding, now time.Time) {
 }
 
 // drop forgets a binding.
-func (b *bindings) drop(c client) (routes []route) {
+func (b *bindings) drop(c client) []route {
 	have := b.byIA[c]
 	delete(b.byIA, c)
+	return b.free(c, have)
+}
+
+// free takes c's prefixes back.
+func (b *bindings) free(c client, have *binding) (routes []route) {
 	gone := []netip.Prefix{have.Prefix}
 	for _, o := range have.old {
 		gone = append(gone, o.prefix)
