@@ -102,6 +102,7 @@ type Engine struct {
 	status    string
 	gen       uint64
 	postponed map[string]bool // uplinks whose prefixes change too often: their newest lease waits
+	unsteady  bool            // what is on-link somewhere becomes something else too often
 	untold    map[string]bool // uplinks that go down and up, or tell something else, too often: events of it wait
 	adopted   map[string]adopted
 	heard     map[string]policy.Heard // by uplink, without what is adopted
@@ -137,8 +138,12 @@ func (e *Engine) configure(cfg *config.Config) {
 	}
 }
 
-// settle is how long netlink noise is collected before the kernel is read again.
-const settle = 30 * time.Millisecond
+// settle is how long netlink noise is collected before the kernel is read again. Where reading takes long, it is collected for
+// longer, so that noise which does not end, and which others on a link can make, takes a quarter of a processor at most.
+const (
+	settle     = 30 * time.Millisecond
+	mostSettle = time.Second
+)
 
 // Run decides until ctx ends; then it returns nil and leaves the kernel as it is (traffic keeps flowing). It returns an
 // error only when the stored ledger cannot be read for another reason than being absent or damaged.
@@ -161,6 +166,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.step(ctx)
 	var noise <-chan time.Time
+	var took time.Duration // to act on noise, last time
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -179,12 +185,14 @@ func (e *Engine) Run(ctx context.Context) error {
 			}
 		case <-e.hints:
 			if noise == nil {
-				noise = time.After(settle)
+				noise = time.After(max(settle, min(3*took, mostSettle)))
 			}
 		case <-noise:
 			noise = nil
+			began := time.Now()
 			e.refreshLinks(ctx)
 			e.step(ctx)
+			took = time.Since(began)
 		case gen := <-e.written:
 			e.published(gen)
 		case <-timer.C:

@@ -195,6 +195,7 @@ func (e *Engine) refreshLinks(ctx context.Context) {
 		return
 	}
 	e.resyncAt = resync(time.Now())
+	links = e.steady(links)
 	if slices.EqualFunc(links, e.links, kernel.Link.Equal) {
 		e.followNames() // the config may be another one
 		return
@@ -208,6 +209,25 @@ func (e *Engine) refreshLinks(ctx context.Context) {
 	if e.opt.Links != nil {
 		e.opt.Links(links)
 	}
+}
+
+// steady leaves what is on-link on a link as it was, where it becomes something else too often, and has links read again soon.
+// A router there can have the kernel believe in others with every RA, and each costs three writes and their lines in the log.
+func (e *Engine) steady(links []kernel.Link) []kernel.Link {
+	links = slices.Clone(links)
+	now, held := time.Now(), false
+	for i, l := range links {
+		was, known := e.world.Links[l.Name]
+		if known && was.Index == l.Index && !slices.Equal(was.OnLink, l.OnLink) && !e.limits.take("on-link prefixes on "+l.Name, now) {
+			links[i].OnLink, held = was.OnLink, true
+			e.resyncAt = now.Add(e.limits.rate)
+			if !e.unsteady {
+				e.opt.Log.Warn("a router keeps announcing other on-link prefixes; uplinkd follows only every few seconds", "interface", l.Name)
+			}
+		}
+	}
+	e.unsteady = held
+	return links
 }
 
 // deadlines are the moments at which planning has another result.

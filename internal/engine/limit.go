@@ -8,6 +8,7 @@ type limiter struct {
 	rate  time.Duration
 	burst int
 	keys  map[string]bucket
+	room  int // with more keys than these it is swept
 }
 
 type bucket struct {
@@ -24,8 +25,9 @@ func (l *limiter) take(key string, now time.Time) bool {
 	if full.Sub(now) > time.Duration(l.burst)*l.rate {
 		return false
 	}
-	if len(l.keys) > 1024 {
+	if len(l.keys) > max(1024, l.room) {
 		l.sweep(now)
+		l.room = 2 * len(l.keys) // not again for each of thousands of keys that are all in use
 	}
 	l.keys[key] = bucket{full}
 	return true
