@@ -203,7 +203,7 @@ func announcedText(a ctl.Announcement) string {
 		parts = append(parts, fmt.Sprintf("%s (preferred %s, valid %s)", x.Prefix, span(x.Preferred), span(x.Valid)))
 	}
 	if a.NotAutonomous {
-		parts = append(parts, "hosts make no addresses of it")
+		parts = append(parts, "hosts make no addresses of their own")
 	}
 	if a.Managed {
 		parts = append(parts, "hosts ask for addresses by DHCPv6")

@@ -39,7 +39,7 @@ func (p page) downstream(d ctl.Downstream) {
 	}
 	p.service(d)
 	p.loans(d)
-	if d.Kind == string(config.Access) {
+	if d.Kind == string(config.Access) || d.Announced.Send {
 		text := announcedText(d.Announced)
 		if !d.Announced.Send {
 			text += ", since " + silence(d)
