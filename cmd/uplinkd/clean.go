@@ -85,13 +85,13 @@ func (env *environment) cleanWith(cfg *config.Config, dry bool) error {
 	if dry {
 		plan, err := engine.CleanPlan(env.ctx, kern, state)
 		if err == nil {
-			env.printOps(plan.Ops, "nothing to remove")
+			env.printOps(plan.Ops)
 		}
 		return err
 	}
 	report, err := engine.Clean(env.ctx, kern, state)
 	if len(report.Done) > 0 || err == nil && len(report.Failed)+len(report.Skipped) == 0 {
-		env.printOps(report.Done, "nothing to remove")
+		env.printOps(report.Done)
 	}
 	for _, f := range report.Failed {
 		err = errors.Join(err, f)
@@ -138,9 +138,9 @@ func (noState) ReadJSON(string, int, any) error  { return fs.ErrNotExist }
 func (noState) WriteJSON(string, int, any) error { return nil }
 func (noState) SaveLease(string, pd.Lease) error { return nil }
 
-func (env *environment) printOps(ops []kernel.Op, none string) {
+func (env *environment) printOps(ops []kernel.Op) {
 	if len(ops) == 0 {
-		fmt.Fprintln(env.stdout, none)
+		fmt.Fprintln(env.stdout, "nothing to remove")
 	}
 	now := time.Now()
 	for _, o := range ops {

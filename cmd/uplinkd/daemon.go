@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -97,15 +98,19 @@ func (d *daemon) run(ctx context.Context) error {
 	options := d.options(kern, state)
 	options.ULA, options.Secret = own.ula, own.secret
 	d.engine = engine.New(options)
+	d.log.Info("uplinkd starts", "version", options.Version, "config", d.file, "uplinks", uplinkNames(cfg), "stored_leases", len(options.Leases))
+	return d.work(ctx, kern, duid, socket)
+}
+
+// work runs everything until ctx ends or the engine fails. It stops the tasks before the engine, which carries out what they say
+// last.
+func (d *daemon) work(ctx context.Context, kern *rtnl.Kernel, duid pd.DUID, socket net.Listener) error {
 	taskCtx, stopTasks := context.WithCancel(context.Background())
 	defer stopTasks()
-	d.tasks = newTasks(taskCtx, d.log, state, duid, d.engine)
+	d.tasks = newTasks(taskCtx, d.log, d.state, duid, d.engine)
 	server := ctl.Server{Source: d.engine, Log: d.log, Version: versionText(), Actions: ctl.Actions{Renew: d.renew, Release: d.release,
 		Reload: d.reload, Trace: d.tasks.ring, Hooks: d.hookStatus, Problems: d.findings}}
-	d.log.Info("uplinkd starts", "version", options.Version, "config", d.file, "uplinks", uplinkNames(cfg), "stored_leases", len(options.Leases))
-
 	d.reloading.Lock() // the first config is followed before a second one
-	// The engine outlives its informants, so that an expected last word (Release) still reaches the kernel.
 	engineCtx, stopEngine := context.WithCancel(context.Background())
 	defer stopEngine()
 	var group errgroup.Group
@@ -114,17 +119,17 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.hooks.Run(engineCtx) })
 	group.Go(func() error { return server.Serve(engineCtx, socket) })
 	group.Go(func() error { d.signals(engineCtx); return nil })
-	group.Go(func() error { defer d.reloading.Unlock(); d.tasks.follow(cfg); return nil }) // for long, on a slow disk
+	group.Go(func() error { defer d.reloading.Unlock(); d.tasks.follow(d.cfg); return nil }) // for long, on a slow disk
 
 	select {
 	case <-ctx.Done():
 	case <-taskCtx.Done(): // the engine ended by itself: its error tells why
 	}
 	d.system.stopping()
-	d.tasks.release(5 * time.Second)
-	d.settle(5 * time.Second) // hosts hear that a released prefix is gone while there is somebody to tell them
+	d.tasks.release(stopPatience)
+	d.settle() // hosts hear that a released prefix is gone while there is somebody to tell them
 	d.tasks.stop()
-	d.settle(5 * time.Second)
+	d.settle()
 	stopEngine()
 	d.log.Info("uplinkd stops; the kernel is left as it is, traffic flows on (uplinkd clean removes everything)")
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -133,9 +138,12 @@ func (d *daemon) run(ctx context.Context) error {
 	return nil
 }
 
+// stopPatience bounds each step of a stop that waits for somebody.
+const stopPatience = 5 * time.Second
+
 // settle lets the last word of the tasks reach the kernel: a prefix that was given back may be somebody else's soon.
-func (d *daemon) settle(limit time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+func (d *daemon) settle() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	if err := d.engine.Settle(ctx); err != nil {
 		d.log.Warn("stopping", "err", err)

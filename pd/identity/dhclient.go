@@ -68,7 +68,7 @@ func (p *dhclientParser) file() error {
 				return err
 			}
 		case end == '{':
-			if err := p.skip(1); err != nil { // leases of IPv4
+			if err := p.skipBlock(); err != nil { // leases of IPv4
 				return err
 			}
 		}
@@ -106,11 +106,11 @@ func (p *dhclientParser) lease6() error {
 				return fmt.Errorf("ia-na %w", err)
 			}
 			as = append(as, Address{IAID: iaid})
-			if err := p.skip(1); err != nil {
+			if err := p.skipBlock(); err != nil {
 				return err
 			}
 		case end == '{':
-			if err := p.skip(1); err != nil {
+			if err := p.skipBlock(); err != nil {
 				return err
 			}
 		}
@@ -163,16 +163,16 @@ func (p *dhclientParser) iaPD(name word) (ds []Delegation, err error) {
 				}
 				ds = append(ds, Delegation{IAID: iaid, Prefix: prefix})
 			}
-			if err := p.skip(1); err != nil {
+			if err := p.skipBlock(); err != nil {
 				return nil, err
 			}
 		}
 	}
 }
 
-// skip reads past the ends of depth blocks.
-func (p *dhclientParser) skip(depth int) error {
-	for depth > 0 {
+// skipBlock reads past the end of a block.
+func (p *dhclientParser) skipBlock() error {
+	for depth := 1; depth > 0; {
 		_, end, err := p.statement()
 		switch {
 		case err != nil:
