@@ -55,7 +55,7 @@ func TestKinds(t *testing.T) {
 			l.OnLink = []netip.Prefix{pfx("3fff:1::/64")}
 			w.Links["lan2"] = l
 			l = w.Links["wan0"] // of what a router on the uplink says, not all is believed
-			l.OnLink = []netip.Prefix{pfx("2000::/3"), pfx("3fff:2::/64")}
+			l.OnLink, l.OnLinkMetric = []netip.Prefix{pfx("2000::/3"), pfx("3fff:2::/64")}, 256
 			w.Links["wan0"] = l
 			w.Borrowers = []Borrower{inner("lan", "fe80::22", 1, 0)}
 		}},

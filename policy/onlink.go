@@ -7,8 +7,9 @@ import (
 	"uplinkd/internal/kernel"
 )
 
-// metricFirst is better than that of any route that others make: the kernel's to on-link prefixes has 256, NetworkManager's 100.
-const metricFirst = 1
+// ahead is one better than that of the routes to what is on-link on u: the kernel's have 256, NetworkManager's 100. A still better
+// one that a user has given to a route of his to the same prefix, into a VPN for one, is to be found as before.
+func (u Uplink) ahead() uint32 { return max(2, u.OnLinkMetric) - 1 }
 
 // isOneLink reports whether q is taken for the prefix of one link. Nobody needs a shorter one, but a router can announce it:
 // with 2000::/3, all of the Internet would be neighbours.
@@ -47,6 +48,7 @@ func (p *planner) onLink() {
 
 func (p *planner) onLinkAt(u *Uplink, elsewhere map[netip.Prefix]bool) {
 	list := p.w.Links[u.Interface].OnLink
+	u.OnLinkMetric = p.w.Links[u.Interface].OnLinkMetric
 	if len(list) >= kernel.MaxOnLink {
 		p.problem("uplink."+u.Name, "too-many-on-link", "%d prefixes or more are on-link on %s; if there are more, packets for the others leave there whatever their source is", kernel.MaxOnLink, u.Interface)
 	}
@@ -78,14 +80,17 @@ func (c *compiler) onLink() {
 	for _, u := range c.site.Uplinks {
 		for _, q := range u.OnLink {
 			if r, ok := longest(held, q); ok {
-				r.Dst, r.Metric = q, metricFirst
+				if r.Dst == q && r.Metric <= u.ahead() {
+					continue
+				}
+				r.Dst, r.Metric = q, u.ahead()
 				r.Reason.Rule += "; said once more because of another route, to " + u.Interface
 				c.route(r)
 				continue
 			}
 			why := kernel.Reason{Config: u.Config, Uplink: u.Name}
 			why.Rule = "packets to neighbours on the uplink's link follow their source, not the kernel's route, which is for all sources"
-			c.route(kernel.Route{Table: kernel.TableMain, Dst: q, Metric: metricFirst, Type: kernel.Throw, Reason: why})
+			c.route(kernel.Route{Table: kernel.TableMain, Dst: q, Metric: u.ahead(), Type: kernel.Throw, Reason: why})
 			table := preferred
 			if isOneLink(q) {
 				why.Rule = "the uplink's own sources reach neighbours on its link directly"

@@ -26,7 +26,7 @@ func anyOnLink(t *rapid.T, cfg *config.Config, w World) {
 				"2001:db8:1100::/64", "2001:db8:1100::/72", "2001:db8:1200::/62", "2001:db8:1300::/56", "2001:db8:1400::/64", "2001:db8::/32", "fd00:1:2::/64",
 				"fd00:1:2::/48", "fd00::/8"}).Draw(t, "on-link"))
 			if !slices.Contains(l.OnLink, q) {
-				l.OnLink = append(l.OnLink, q)
+				l.OnLink, l.OnLinkMetric = append(l.OnLink, q), 256
 			}
 		}
 		slices.SortFunc(l.OnLink, netip.Prefix.Compare)
@@ -128,23 +128,24 @@ func mayDiffer(site Site, plain kernel.State, had map[netip.Prefix]bool, src, ds
 func TestOnLinkRows(t *testing.T) {
 	w := rogueDSL()
 	w.ULA = pfx("fd00:1:2::/48")
-	onLink := func(iface string, list ...string) {
+	onLink := func(iface string, metric uint32, list ...string) {
 		l := w.Links[iface]
+		l.OnLinkMetric = metric
 		for _, q := range list {
 			l.OnLink = append(l.OnLink, pfx(q))
 		}
 		w.Links[iface] = l
 	}
-	onLink("wan1", "3fff:b::/64", "3fff:c::/64", "3fff:d::/64", "2000::/3", "2001:db8:1100::/64", "2001:db8:1100:0:8000::/65", "fd00:1:2::/48")
-	onLink("wan0", "3fff:c::/64")
+	onLink("wan1", 256, "3fff:b::/64", "3fff:c::/64", "3fff:d::/64", "2000::/3", "2001:db8:1100::/64", "2001:db8:1100:0:8000::/65", "fd00:1:2::/48")
+	onLink("wan0", 100, "3fff:c::/64")
 	w.Links["lan7"] = link("lan7", 77) // not uplinkd's
-	onLink("lan7", "3fff:d::/64")
+	onLink("lan7", 256, "3fff:d::/64")
 	site, problems, _ := Plan(configOf(t, dslAndFiber), w, Ledger{})
 	var got strings.Builder
 	for _, r := range Compile(site).Rows() {
 		switch r := r.(type) {
 		case kernel.Route:
-			if r.Metric == metricFirst || r.Table != kernel.TableMain && r.Metric == metricOnLink {
+			if r.Type == kernel.Throw || strings.Contains(r.Reason.Rule, "once more") || r.Table != kernel.TableMain && r.Metric == metricOnLink {
 				fmt.Fprintln(&got, r.Text(epoch))
 			}
 		case kernel.Rule:
@@ -153,12 +154,12 @@ func TestOnLinkRows(t *testing.T) {
 			}
 		}
 	}
-	const want = `throw 2000::/3 metric 1 proto 200
-throw 3fff:b::/64 metric 1 proto 200
-throw 3fff:c::/64 metric 1 proto 200
-unreachable fd00:1:2::/48 metric 1 proto 200
-2001:db8:1100::/64 dev lan0 metric 1 proto 200
-2001:db8:1100:0:8000::/65 dev lan0 metric 1 proto 200
+	const want = `throw 2000::/3 metric 255 proto 200
+throw 3fff:b::/64 metric 255 proto 200
+throw 3fff:c::/64 metric 99 proto 200
+throw 3fff:c::/64 metric 255 proto 200
+unreachable fd00:1:2::/48 metric 255 proto 200
+2001:db8:1100:0:8000::/65 dev lan0 metric 255 proto 200
 3fff:b::/64 dev wan1 table 1001 metric 255 proto 200
 3fff:c::/64 dev wan1 table 1001 metric 255 proto 200
 3fff:c::/64 dev wan0 table 1002 metric 255 proto 200
@@ -171,6 +172,22 @@ pref 20000 from all to 3fff:c::/64 lookup 1001 protocol 200
 	}
 	if len(problems) != 0 {
 		t.Errorf("problems: %v", problems)
+	}
+}
+
+// A route of the user's to the same prefix that is better than the kernel's, as NetworkManager's into VPNs are, stays so.
+func TestOnLinkSparesBetterRoutes(t *testing.T) {
+	w := rogueDSL()
+	l := w.Links["wan1"]
+	l.OnLink, l.OnLinkMetric = []netip.Prefix{pfx("3fff:b::/64")}, 256
+	w.Links["wan1"] = l
+	site, _, _ := Plan(configOf(t, dslAndFiber), w, Ledger{})
+	state := onLinkToo(Compile(site), site, site)
+	state.Routes = append(state.Routes, kernel.Route{Table: kernel.TableMain, Dst: pfx("3fff:b::/64"), Metric: 50, Type: kernel.Unicast, Dev: "vpn0"})
+	for _, src := range []string{"2001:db8:1100::7", "2001:db8:2200::7", "3fff:77::1", "::"} {
+		if got := lookup(state, netip.MustParseAddr(src), netip.MustParseAddr("3fff:b::1"), "lan0"); got != "vpn0" {
+			t.Errorf("from %s it leaves by %q\n%s", src, got, state.Text(epoch))
+		}
 	}
 }
 

@@ -79,7 +79,7 @@ func (s *site) onLink() (lines []string) {
 	s.t.Helper()
 	for line := range strings.Lines(s.router.IP("-6 route show dev wan0 proto kernel")) {
 		if q := strings.Fields(line)[0]; q != "fe80::/64" {
-			lines = append(lines, "route throw "+q+" metric 1 proto 200", "route "+q+" dev wan0 table 1001 metric 255 proto 200",
+			lines = append(lines, "route throw "+q+" metric 255 proto 200", "route "+q+" dev wan0 table 1001 metric 255 proto 200",
 				"rule pref 20000 from all to "+q+" lookup 1001 protocol 200")
 		}
 	}

@@ -20,6 +20,7 @@ type Link struct {
 	Globals        []netip.Prefix `json:"globals,omitempty"`          // global and ULA addresses of any owner that have passed DAD, sorted
 	Duplicates     []netip.Addr   `json:"duplicates,omitempty"`       // global addresses that failed DAD: somebody else on the link has them
 	OnLink         []netip.Prefix `json:"on_link,omitempty"`          // global and ULA prefixes of which others are neighbours, as the main table has it; at most MaxOnLink, sorted
+	OnLinkMetric   uint32         `json:"on_link_metric,omitempty"`   // the best one of the routes to them
 }
 
 // MaxOnLink bounds the on-link prefixes of a link: any router on it can make the kernel believe in as many as it likes.
@@ -32,5 +33,5 @@ func (l Link) Equal(o Link) bool {
 		return false
 	}
 	return slices.Equal(l.OtherLinkLocal, o.OtherLinkLocal) && slices.Equal(l.Globals, o.Globals) &&
-		slices.Equal(l.Duplicates, o.Duplicates) && slices.Equal(l.OnLink, o.OnLink)
+		slices.Equal(l.Duplicates, o.Duplicates) && slices.Equal(l.OnLink, o.OnLink) && l.OnLinkMetric == o.OnLinkMetric
 }

@@ -251,7 +251,7 @@ func TestLinks(t *testing.T) {
 	v0 := links[1]
 	want := kernel.Link{Name: "v0", Index: v0.Index, Up: true, Carrier: true, MTU: 1400, MAC: "02:00:00:00:01:01",
 		LinkLocal: addr("fe80::5"), OtherLinkLocal: v0.OtherLinkLocal, Globals: append(v0.Globals[:0:0], prefix("2001:db8:1::1/64"), prefix("2001:db8:2::1/64")),
-		OnLink: append(v0.OnLink[:0:0], prefix("2001:db8:1::/64"), prefix("2001:db8:2::/64"))}
+		OnLink: append(v0.OnLink[:0:0], prefix("2001:db8:1::/64"), prefix("2001:db8:2::/64")), OnLinkMetric: 256}
 	if !v0.Equal(want) || v0.Index == 0 {
 		t.Errorf("got  %+v\nwant %+v", v0, want)
 	}

@@ -110,6 +110,9 @@ func (k *Kernel) readOnLink(ctx context.Context, links map[uint32]*kernel.Link, 
 	for _, f := range routes {
 		if l := links[f.index]; l != nil && isOnLink(f.row) && !own[place{f.index, f.row.Dst}] {
 			l.OnLink = append(l.OnLink, f.row.Dst)
+			if l.OnLinkMetric == 0 || f.row.Metric < l.OnLinkMetric {
+				l.OnLinkMetric = f.row.Metric
+			}
 		}
 	}
 	for _, l := range links {
