@@ -1,15 +1,16 @@
-// Package radv speaks router advertisements: a Sender announces a downstream's prefixes, routes, DNS servers and names to the
-// hosts on it (RFC 4861 §6.2, RFC 4191, RFC 8106, RFC 8781, RFC 8910, RFC 9096), a Listener learns an uplink's default
-// routers, DNS servers, NAT64 prefixes and captive portal (RFC 4861 §6.3) and what the routers say about DHCPv6. Signs finds
-// in that what suggests that the uplink is on another network (RFC 9915 §18.2.12).
+// Package radv speaks router advertisements: a Sender announces a downstream's prefixes, routes, DNS servers (plain and
+// encrypted) and names to the hosts on it (RFC 4861 §6.2, RFC 4191, RFC 8106, RFC 8781, RFC 8910, RFC 9096, RFC 9463), a
+// Listener learns an uplink's default routers, prefixes, DNS servers, NAT64 prefixes and captive portal (RFC 4861 §6.3) and
+// what the routers say about DHCPv6. Signs finds in that what suggests that the uplink is on another network (RFC 9915
+// §18.2.12).
 //
 // Build turns an announcement into a message and is pure. Sender and Listener are tasks: Run blocks until its context
 // ends, Set and SetLink never block and the latest value wins. A task survives every change of its interface: it closes
 // its socket when the interface cannot be used, and opens it again when it can.
 //
 // It does not decide what to announce (package policy does), does not touch addresses or routes, and does not replace
-// the kernel's own accept_ra: both may listen. It never sets the M flag: nothing here gives addresses to hosts by DHCPv6. It
-// does not send several messages where one is full: what is left out is in the log.
+// the kernel's own accept_ra: both may listen. It does not send several messages where one is full: what is left out is in
+// the log.
 //
 // A Sender that ends says nothing: the kernel goes on routing while the daemon is restarted, and a router lifetime of 0
 // would take the hosts off the net for that time. After Final, for a downstream that the config does not have any more, it
