@@ -148,7 +148,7 @@ func TestRetry(t *testing.T) {
 		if got.Calls != 6 || got.Failures != 5 || got.Abandoned != 1 || got.LastError != "" || got.Event != "" || !got.NextRetry.IsZero() {
 			t.Errorf("status after it: %+v", got)
 		}
-		if !strings.Contains(s.log.String(), `msg="event given up" hook=log event=prefix.new seq=1 error="exit status 1"`) {
+		if !strings.Contains(s.log.String(), `msg="event given up" hook=log event=prefix.new seq=1 err="exit status 1"`) {
 			t.Errorf("log:\n%s", &s.log)
 		}
 	})

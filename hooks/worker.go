@@ -219,7 +219,7 @@ func (w *worker) call(ctx context.Context, h config.Hook, i Item, call Call) Out
 		log.Info("output", "line", line)
 	}
 	if o.Err != nil {
-		log.Warn("call failed", "error", failure, "duration", o.Duration)
+		log.Warn("call failed", "err", failure, "duration", o.Duration)
 	} else {
 		log.Debug("called", "duration", o.Duration)
 	}
@@ -231,7 +231,7 @@ func (w *worker) abandon(i Item, reason string) {
 		s.Abandoned++
 		s.LastError = printable(reason)
 	})
-	w.log.Error("event given up", "event", printable(i.Event.Kind), "seq", i.Seq, "error", printable(reason))
+	w.log.Error("event given up", "event", printable(i.Event.Kind), "seq", i.Seq, "err", printable(reason))
 }
 
 func (w *worker) update(change func(*Status)) {

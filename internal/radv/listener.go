@@ -215,7 +215,7 @@ func (l *Listener) sendSolicitation(now time.Time) {
 	}
 	b, err := ndp.MarshalMessage(rs)
 	if err != nil {
-		l.log.Error("router solicitation cannot be built", "interface", l.link.Name, "error", err)
+		l.log.Error("router solicitation cannot be built", "interface", l.link.Name, "err", err)
 		return
 	}
 	if !l.port.send(b, allRouters, now) {

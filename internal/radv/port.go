@@ -100,7 +100,7 @@ func (p *port[T]) fail(err error, now time.Time) {
 	p.pause = min(max(firstPause, 2*p.pause), longPause)
 	wait := p.pause + rand.N(p.pause/4)
 	p.retryAt = now.Add(wait)
-	p.log.Log(context.Background(), level, "router advertisements are interrupted", "interface", p.link.Name, "error", err, "retry_in", wait)
+	p.log.Log(context.Background(), level, "router advertisements are interrupted", "interface", p.link.Name, "err", err, "retry_in", wait)
 }
 
 // retry returns when the socket should be opened again; the zero time when nothing waits.
@@ -130,7 +130,7 @@ func (p *port[T]) close() {
 	}
 	close(p.stop)
 	if err := p.conn.Close(); err != nil {
-		p.log.Debug("close an ICMPv6 socket", "interface", p.link.Name, "error", err)
+		p.log.Debug("close an ICMPv6 socket", "interface", p.link.Name, "err", err)
 	}
 	<-p.failed
 	p.conn, p.in, p.failed, p.stop = nil, nil, nil, nil
@@ -162,7 +162,7 @@ func (p *port[T]) read(c conn, in chan<- T, failed chan<- error, stop <-chan str
 		}
 		m, err := p.parse(packet{from: from, hopLimit: hopLimit, data: b[:n]})
 		if err != nil {
-			p.log.Debug("message ignored", "from", from, "error", err)
+			p.log.Debug("message ignored", "from", from, "err", err)
 			continue
 		}
 		select {

@@ -164,7 +164,7 @@ func (s *Sender) sendDue(now time.Time) {
 func (s *Sender) send(ra *ndp.RouterAdvertisement, to netip.Addr, now time.Time) bool {
 	b, err := ndp.MarshalMessage(ra)
 	if err != nil {
-		s.log.Error("router advertisement cannot be built", "interface", s.said.link.Name, "error", err)
+		s.log.Error("router advertisement cannot be built", "interface", s.said.link.Name, "err", err)
 		return false
 	}
 	return s.port.send(b, to, now)

@@ -164,7 +164,7 @@ func (r *run) beginNow() {
 // broken notes what is wrong with the socket and when to open it again.
 func (r *run) broken(trouble string) {
 	if trouble != r.trouble { // not every 30 s again
-		r.log.Warn("DHCPv6 socket failed, trying again", "error", trouble)
+		r.log.Warn("DHCPv6 socket failed, trying again", "err", trouble)
 	}
 	r.trouble = trouble
 	r.retry = min(max(2*r.retry, minRetry), maxRetry)
@@ -187,7 +187,7 @@ func (r *run) closeSocket() {
 		return
 	}
 	if err := r.sock.close(); err != nil {
-		r.log.Warn("closing the DHCPv6 socket failed", "error", udp.Plain(err))
+		r.log.Warn("closing the DHCPv6 socket failed", "err", udp.Plain(err))
 	}
 	r.sock = nil
 }
@@ -208,7 +208,7 @@ func (r *run) receive(a arrival) {
 	}
 	r.cfg.Trace(trace.Packet{At: a.at, Local: netip.AddrPortFrom(a.to, udp.ClientPort), Remote: a.from, Data: a.data})
 	if a.to.IsMulticast() { // RFC 9915 §16: SHOULD NOT accept
-		r.remote.log(r.log, "DHCPv6 packet dropped", "from", a.from, "error", "sent to the group "+a.to.String())
+		r.remote.log(r.log, "DHCPv6 packet dropped", "from", a.from, "err", "sent to the group "+a.to.String())
 		return
 	}
 	r.retry = 0
@@ -272,7 +272,7 @@ func (r *run) step(in pd.Input, received time.Time) {
 			r.failed(o)
 			// After NoBinding the same server is asked at once for the bindings (§18.2.10.1): it has its last word yet to say.
 			r.reported = r.reported || r.machine.State() != pd.StateRequesting
-			r.log.Warn("DHCPv6 exchange failed", "error", o.Text)
+			r.log.Warn("DHCPv6 exchange failed", "err", o.Text)
 		case pd.OutputNote:
 			note = o.Text
 			defer r.remote.log(r.log, "DHCPv6 note", "note", o.Text) // at the end: it must not hold up a lease
@@ -345,7 +345,7 @@ func addresses(l pd.Lease) []string {
 func (r *run) send(m pd.Message) {
 	b, err := wire.Encode(m)
 	if err != nil {
-		r.sending.log(r.log, "DHCPv6 message not sent", "error", err)
+		r.sending.log(r.log, "DHCPv6 message not sent", "err", err)
 		return
 	}
 	if r.sock == nil {
@@ -354,7 +354,7 @@ func (r *run) send(m pd.Message) {
 	at := time.Now()
 	if err := r.sock.Send(b); err != nil {
 		r.trouble = "send " + m.Type.String() + " to ff02::1:2 dev " + r.link.Name + ": " + udp.Plain(err).Error()
-		r.sending.log(r.log, "DHCPv6 message not sent", "error", r.trouble)
+		r.sending.log(r.log, "DHCPv6 message not sent", "err", r.trouble)
 		return
 	}
 	r.trouble = ""

@@ -99,7 +99,7 @@ func TestMulticast(t *testing.T) {
 		if p := ring.Packets(); len(p) != 2 || p[1].Local.String() != "[ff02::1]:546" {
 			t.Errorf("%v", p)
 		}
-		if !strings.Contains(l.log.String(), `from=[fe80::2]:547 error="sent to the group ff02::1"`) {
+		if !strings.Contains(l.log.String(), `from=[fe80::2]:547 err="sent to the group ff02::1"`) {
 			t.Errorf("log:\n%s", &l.log)
 		}
 		c.packets <- packet{b, time.Now(), from, wan.LinkLocal}

@@ -102,7 +102,7 @@ func (r *run) openSocket(now time.Time) {
 // broken notes what is wrong with the socket and when to open it again.
 func (r *run) broken(failure string, now time.Time) {
 	if failure != r.failure { // not every 30 s again
-		r.log.Warn("DHCPv6 server socket failed, trying again", "error", failure)
+		r.log.Warn("DHCPv6 server socket failed, trying again", "err", failure)
 	}
 	r.retry = min(max(2*r.retry, minRetry), maxRetry)
 	r.retryAt = now.Add(r.retry)
@@ -121,7 +121,7 @@ func (r *run) close() {
 		return
 	}
 	if err := r.sock.close(); err != nil {
-		r.log.Debug("close a DHCPv6 server socket", "interface", r.link.Name, "error", udp.Plain(err))
+		r.log.Debug("close a DHCPv6 server socket", "interface", r.link.Name, "err", udp.Plain(err))
 	}
 	r.sock = nil
 }
@@ -172,7 +172,7 @@ func (r *run) reconfigure(now time.Time, c *client) {
 		err = r.sock.Send(b, c.Via)
 	}
 	if err != nil {
-		r.warn(now, "DHCPv6 Reconfigure not sent", "client", c.ID, "via", c.Via, "error", udp.Plain(err))
+		r.warn(now, "DHCPv6 Reconfigure not sent", "client", c.ID, "via", c.Via, "err", udp.Plain(err))
 		return
 	}
 	r.log.Debug("DHCPv6 Reconfigure sent", "client", c.ID, "via", c.Via, "try", c.tries)
@@ -189,7 +189,7 @@ func (r *run) receive(ctx context.Context, a arrival) {
 	r.retry = 0
 	m, err := wire.Decode(a.data)
 	if err != nil {
-		r.log.Debug("DHCPv6 packet dropped", "from", a.from, "error", err)
+		r.log.Debug("DHCPv6 packet dropped", "from", a.from, "err", err)
 		return
 	}
 	if a.from == r.link.LinkLocal || slices.Contains(r.link.OtherLinkLocal, a.from) { // nothing could be routed to it
@@ -202,13 +202,13 @@ func (r *run) receive(ctx context.Context, a arrival) {
 		return
 	}
 	if why := r.responder.refused(m); why != "" {
-		r.log.Debug("DHCPv6 message not answered", "from", a.from, "message", m.Type, "error", why)
+		r.log.Debug("DHCPv6 message not answered", "from", a.from, "message", m.Type, "err", why)
 		return
 	}
 	loans, err := r.ask(ctx, m, a.from)
 	if err != nil {
 		if ctx.Err() == nil {
-			r.warn(now, "DHCPv6 message not answered", "from", a.from, "message", m.Type, "error", err)
+			r.warn(now, "DHCPv6 message not answered", "from", a.from, "message", m.Type, "err", err)
 		}
 		return
 	}
@@ -239,7 +239,7 @@ func (r *run) send(now time.Time, m pd.Message, to netip.Addr, reply pd.Message)
 		err = r.sock.Send(b, to)
 	}
 	if err != nil {
-		r.warn(now, "DHCPv6 message not sent", "message", reply.Type, "to", to, "error", udp.Plain(err))
+		r.warn(now, "DHCPv6 message not sent", "message", reply.Type, "to", to, "err", udp.Plain(err))
 		return
 	}
 	// Afterwards: the log must not hold up the answer.
