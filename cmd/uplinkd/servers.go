@@ -126,7 +126,7 @@ func (t *tasks) startServer(iface, downstream string, keys keys) *serverTask {
 	task.server = server.New(server.Config{Downstream: downstream, ServerID: t.duid, Lender: lender{t.engine}, Saved: keys.before, Keep: keys.keep,
 		Observe: func(failure string) { t.serverFails(task, failure) }, Logger: t.log})
 	task.server.SetLink(t.link(iface))
-	task.running = t.run(task.server.Run, keys.run)
+	task.running = t.run("downstream."+downstream, task.server.Run, keys.run)
 	return task
 }
 

@@ -76,13 +76,14 @@ func stopAll(tasks []running) {
 	}
 }
 
-func (t *tasks) run(fs ...func(context.Context) error) running {
+// run starts the tasks that serve what, a section of the config.
+func (t *tasks) run(what string, fs ...func(context.Context) error) running {
 	ctx, cancel := context.WithCancel(t.ctx)
 	r := running{cancel, new(sync.WaitGroup)}
 	for _, f := range fs {
 		r.wg.Go(func() {
 			if err := f(ctx); err != nil && !errors.Is(err, context.Canceled) {
-				t.log.Error("task ended", "err", err)
+				t.log.Error("task ended", "of", what, "err", err)
 			}
 		})
 	}
@@ -170,7 +171,7 @@ func (t *tasks) startDownstream(d config.Downstream) *downstreamTask {
 	if a, ok := t.said[d.Name]; ok {
 		task.sender.Set(a)
 	}
-	task.running = t.run(task.sender.Run)
+	task.running = t.run("downstream."+d.Name, task.sender.Run)
 	return task
 }
 

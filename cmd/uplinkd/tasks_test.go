@@ -15,7 +15,7 @@ import (
 func TestTasksStop(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	ts := newTasks(t.Context(), log, nil, "", nil)
-	task := ts.run(func(ctx context.Context) error {
+	task := ts.run("uplink.fiber", func(ctx context.Context) error {
 		<-ctx.Done()
 		ts.setLinks([]kernel.Link{{Name: "lan0"}})
 		return nil

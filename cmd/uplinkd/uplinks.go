@@ -83,7 +83,7 @@ func (t *tasks) startUplink(u config.Uplink, o origin) {
 	}, t.log)
 	task.client.SetLink(t.link(u.Interface))
 	task.listener.SetLink(t.link(u.Interface))
-	task.running = t.run(task.client.Run, task.listener.Run)
+	task.running = t.run("uplink."+u.Name, task.client.Run, task.listener.Run)
 	t.uplinks[u.Name] = task
 	delete(t.ended, u.Name)
 	t.noticeInterface(u.Name, task)

@@ -44,7 +44,7 @@ func TestTasksEndTogether(t *testing.T) {
 		m := meeting{n: 3, all: make(chan struct{})}
 		var all []running
 		for range m.n {
-			all = append(all, ts.run(func(ctx context.Context) error {
+			all = append(all, ts.run("uplink.fiber", func(ctx context.Context) error {
 				<-ctx.Done()
 				<-m.come()
 				return nil

@@ -191,7 +191,7 @@ func (e *Engine) has(uplink string) bool {
 func (e *Engine) refreshLinks(ctx context.Context) {
 	links, err := e.opt.Kernel.Links(ctx)
 	if err != nil {
-		e.opt.Log.Warn("read links", "err", err)
+		e.opt.Log.Warn("read the interfaces from the kernel", "err", err)
 		return
 	}
 	e.resyncAt = resync(time.Now())
