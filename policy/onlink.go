@@ -34,7 +34,7 @@ func (p *planner) onLink() {
 	armed := slices.ContainsFunc(p.site.Downstreams, func(d Downstream) bool { return d.AnyIP.Armed })
 	for name, l := range p.w.Links {
 		for _, q := range l.OnLink {
-			if armed && name != Loopback && (!uplinks[name] || isOneLink(q)) {
+			if armed && name != Loopback && (!uplinks[name] || isOneLink(q) && !p.heldElsewhere(q, name)) {
 				p.site.OnLink = append(p.site.OnLink, q)
 			}
 		}
@@ -44,6 +44,14 @@ func (p *planner) onLink() {
 	for i := range p.site.Uplinks {
 		p.onLinkAt(&p.site.Uplinks[i], elsewhere)
 	}
+}
+
+// heldElsewhere reports whether q is part of what another uplink than that on the interface has: who sends RAs on one must not
+// be able to switch off services on another's addresses.
+func (p *planner) heldElsewhere(q netip.Prefix, iface string) bool {
+	return slices.ContainsFunc(p.site.Uplinks, func(u Uplink) bool {
+		return u.Interface != iface && slices.ContainsFunc(u.Delegations, func(g Delegation) bool { return g.Prefix.Overlaps(q) })
+	})
 }
 
 func (p *planner) onLinkAt(u *Uplink, elsewhere map[netip.Prefix]bool) {

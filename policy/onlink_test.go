@@ -191,6 +191,25 @@ func TestOnLinkSparesBetterRoutes(t *testing.T) {
 	}
 }
 
+// Whoever announces a part of what an uplink has on another one does not switch a service on its addresses off; on the uplink's
+// own link he does, since some providers number that out of what they delegate.
+func TestOnLinkAndServices(t *testing.T) {
+	for iface, local := range map[string]bool{"wan1": true, "wan0": false} {
+		w := rogueDSL()
+		w.Filtered = true
+		l := w.Links[iface]
+		l.OnLink, l.OnLinkMetric = []netip.Prefix{pfx("2001:db8:1100:77::/64")}, 256
+		w.Links[iface] = l
+		const catchall = "[downstream.svc]\nkind = \"service\"\ninterface = \"wan0\"\nanyip.mode = \"interface\"\n"
+		site, _, _ := Plan(configOf(t, dslAndFiber+catchall), w, Ledger{})
+		state := Compile(site)
+		thrown := slices.ContainsFunc(state.Routes, func(r kernel.Route) bool { return r.Table == site.AnyIPTable && r.Dst == l.OnLink[0] })
+		if thrown == local {
+			t.Errorf("announced on %s: want that the service keeps it: %t\n%s", iface, local, state.Text(epoch))
+		}
+	}
+}
+
 // More prefixes than uplinkd looks at are a problem.
 func TestTooManyOnLink(t *testing.T) {
 	w := rogueDSL()
