@@ -97,9 +97,7 @@ func (p page) contains(parts []ctl.Part) {
 		return
 	}
 	const most = 64
-	p.newline()
-	p.put(bold, "who has what of it")
-	p.newline()
+	p.heading("who has what of it")
 	var rows [][]string
 	for _, x := range parts[:min(len(parts), most)] {
 		rows = append(rows, []string{x.Prefix.String(), x.Use})
@@ -137,9 +135,7 @@ func (p page) rowList(heading string, rows []ctl.Row) {
 	if len(rows) == 0 {
 		return
 	}
-	p.newline()
-	p.put(bold, heading)
-	p.newline()
+	p.heading(heading)
 	for _, r := range rows {
 		p.block("  ", r.Text, plain)
 		p.block("      ", r.Reason.Rule+" ["+r.Reason.Config+"]", plain)

@@ -32,9 +32,7 @@ func (p page) script(x ctl.Plan, inv invention, file string) {
 	p.operations(x.Operations)
 	p.announcements(x.Announced)
 	if len(x.Events) > 0 {
-		p.newline()
-		p.put(bold, "# --- events for hooks")
-		p.newline()
+		p.heading("# --- events for hooks")
 		for _, e := range x.Events {
 			p.comment(e.Text())
 		}
@@ -75,9 +73,7 @@ func (p page) operations(list []ctl.Operation) {
 	for _, o := range list {
 		if o.Phase != phase {
 			phase, why = o.Phase, ctl.Reason{}
-			p.newline()
-			p.put(bold, "# --- "+phase+": "+phases[phase])
-			p.newline()
+			p.heading("# --- " + phase + ": " + phases[phase])
 		}
 		if o.Reason != why {
 			why = o.Reason
@@ -102,9 +98,7 @@ func (p page) announcements(list []ctl.Announced) {
 	if len(list) == 0 {
 		return
 	}
-	p.newline()
-	p.put(bold, "# --- router advertisements")
-	p.newline()
+	p.heading("# --- router advertisements")
 	for _, a := range list {
 		p.comment("downstream " + a.Downstream + " on " + a.Interface + ": " + announcedText(a.Announcement))
 		if len(a.Stale) > 0 {
@@ -117,9 +111,7 @@ func (p page) planProblems(list []ctl.Problem) {
 	if len(list) == 0 {
 		return
 	}
-	p.newline()
-	p.put(bold, "# --- problems")
-	p.newline()
+	p.heading("# --- problems")
 	for _, x := range list {
 		p.comment(x.Path + ": " + x.Code + ": " + x.Message)
 	}

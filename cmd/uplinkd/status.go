@@ -253,9 +253,7 @@ func (p page) problems(list []ctl.Problem) {
 	if len(list) == 0 {
 		return
 	}
-	p.newline()
-	p.put(bold, "problems")
-	p.newline()
+	p.heading("problems")
 	for _, x := range list {
 		p.block("  ", x.Path+": "+x.Code, yellow)
 		p.block("    ", x.Message, plain)
@@ -269,9 +267,7 @@ func (p page) hooks(s ctl.Status) {
 	if len(s.Hooks) == 0 {
 		return
 	}
-	p.newline()
-	p.put(bold, "hooks")
-	p.newline()
+	p.heading("hooks")
 	for _, h := range s.Hooks {
 		text := "ok, " + count(int(h.Runs), "run")
 		if !h.OK {

@@ -68,6 +68,13 @@ func (p page) put(s style, text string) {
 
 func (p page) newline() { io.WriteString(p.w, "\n") }
 
+// heading writes a line that begins a part of the text.
+func (p page) heading(text string) {
+	p.newline()
+	p.put(bold, text)
+	p.newline()
+}
+
 // block writes lead and, beside it, text wrapped to the page.
 func (p page) block(lead, text string, s style) {
 	for i, line := range wrap(text, columns-len(lead)) {
