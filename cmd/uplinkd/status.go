@@ -128,9 +128,7 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	default:
 		p.field("delegation", "none")
 	}
-	for _, w := range u.Withdrawn {
-		p.field("withdrawn", fmt.Sprintf("%s  over before its time, refused for another %s", w.Prefix, span(w.Until.Seconds)))
-	}
+	p.withdrawn(u.Withdrawn)
 	for _, a := range u.Addresses {
 		p.field("address", fmt.Sprintf("%s by DHCPv6  preferred %s  valid %s", a.Address, span(a.Preferred.Seconds), span(a.Valid.Seconds)))
 	}

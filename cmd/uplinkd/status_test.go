@@ -205,7 +205,9 @@ func scenes() map[string]scene {
 			}()},
 			ledger: policy.Ledger{Announced: map[string][]policy.AnnouncedRecord{"lan": {
 				{Prefix: netip.MustParsePrefix("2001:db8:97::/64"), Until: at(time.Hour)}, {Prefix: netip.MustParsePrefix("2001:db8:98::/64"), Until: at(20 * time.Minute)},
-				{Prefix: netip.MustParsePrefix("2001:db8:99::/64"), Until: at(84 * time.Minute)}}}}},
+				{Prefix: netip.MustParsePrefix("2001:db8:99::/64"), Until: at(84 * time.Minute)}}},
+				Holds: map[string][]policy.HeldRecord{"fiber": {{Prefix: netip.MustParsePrefix("2001:db8:97::/56"), Until: at(time.Hour)},
+					{Prefix: netip.MustParsePrefix("2001:db8:98::/56"), Until: at(20 * time.Minute)}, {Prefix: netip.MustParsePrefix("2001:db8:99::/56"), Until: at(84 * time.Minute)}}}}},
 		"forever": {config: smallConfig, links: []string{"wan0", "lan0"}, ready: true,
 			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Heard: policy.Heard{Routers: []policy.Router{{Address: netip.MustParseAddr("fe80::1"), Until: lifetime.Forever()}}},
 				Delegations: []policy.Granted{{Prefix: netip.MustParsePrefix("2001:db8:100::/56"), PreferredUntil: lifetime.Forever(), ValidUntil: lifetime.Forever()}}}},

@@ -173,6 +173,21 @@ func shortDUID(text string) string {
 	return text
 }
 
+// withdrawn writes which delegations of an uplink were over before their time.
+func (p page) withdrawn(list []ctl.Withdrawn) {
+	if len(list) <= few {
+		for _, w := range list {
+			p.field("withdrawn", fmt.Sprintf("%s  over before its time, refused for another %s", w.Prefix, span(w.Until.Seconds)))
+		}
+		return
+	}
+	longest := uint32(0)
+	for _, w := range list {
+		longest = max(longest, w.Until.Seconds)
+	}
+	p.field("withdrawn", fmt.Sprintf("%d prefixes, over before their time, refused for another %s (all of them: --json)", len(list), span(longest)))
+}
+
 // former writes what a downstream has no more.
 func (p page) former(d ctl.Downstream) {
 	lines := formerTexts(d)
