@@ -79,8 +79,8 @@ func (p page) status(s ctl.Status) {
 	if len(s.Tables) > 0 {
 		tables = " (nft: " + strings.Join(s.Tables, ", ") + ")"
 	}
-	p.block("", fmt.Sprintf("%s%s wanted, %s waiting; last reconcile took %.1f ms",
-		count(s.Rows, "kernel object"), tables, count(s.Waiting, "withdrawal"), c.LastSeconds*1000), plain)
+	p.block("", fmt.Sprintf("%s%s wanted, %d waiting to be removed; last reconcile took %.1f ms",
+		count(s.Rows, "kernel object"), tables, s.Waiting, c.LastSeconds*1000), plain)
 	p.block("", fmt.Sprintf("since the start: %s, %s, %d of them failed, %s; uplinkd %s",
 		count(int(c.Reconciles), "reconcile"), count(int(c.KernelWrites), "kernel write"), c.KernelErrors, count(int(c.Events), "event"), s.Daemon), plain)
 }
