@@ -42,8 +42,8 @@ var pref64Lengths = []int{32, 40, 48, 56, 64, 96}
 
 // Build returns the router advertisement that says a on link at now. Lifetimes are what is left at now, rounded down, so
 // that no host keeps a prefix for longer than the lease (RFC 9915 §6.3, RFC 9096 §3.3). What does not fit into the link's
-// MTU is left out from the end: DNS names first, then the captive portal, NAT64 prefixes, resolvers with encrypted
-// protocols, routes, DNS servers, and the last prefixes. RFC 4861 §6.2.3 would allow several messages; no home comes near the 36 options that one holds.
+// MTU is left out from the end: the end of resolvers with encrypted protocols first, then DNS names, the captive portal, such
+// resolvers, NAT64 prefixes, routes, DNS servers, and the last prefixes. RFC 4861 §6.2.3 would allow several messages; no home comes near the 36 options that one holds.
 func Build(a policy.Announcement, link kernel.Link, now time.Time) *ndp.RouterAdvertisement {
 	ra, _ := build(a, leftovers{}, link, now)
 	return ra
@@ -67,21 +67,21 @@ func build(a policy.Announcement, gone leftovers, link kernel.Link, now time.Tim
 		d.route(p, 0, true)
 	}
 	d.servers(gone.dns.values(now), 0)
-	for i, r := range encryptedDNSOf(a.Resolvers) {
-		d.resolver(r, life, i < maxResolvers)
-	}
-	for _, r := range gone.resolvers.values(now) {
-		d.resolver(r, 0, true)
-	}
 	for i, p := range a.PREF64 {
 		d.nat64(p.Prefix, pref64Lifetime(p, a, now), i < maxPREF64)
 	}
 	for _, p := range gone.pref64.values(now) {
 		d.nat64(p, 0, true)
 	}
+	for i, r := range encryptedDNSOf(a.Resolvers) {
+		d.resolver(r, life, i < maxResolvers)
+	}
 	d.portal(a.CaptivePortal)
 	d.domains(a.Search, life)
 	d.domains(gone.search.values(now), 0)
+	for _, r := range gone.resolvers.values(now) { // large ones of a provider that changes them often must not cost what others have to say
+		d.resolver(r, 0, true)
+	}
 	return d.ra, d.omitted
 }
 

@@ -1,6 +1,7 @@
 package radv
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -218,6 +219,34 @@ func TestBuildWithoutLinkLayerAddress(t *testing.T) {
 func textOf(a policy.Announcement, gone leftovers, now time.Time) string {
 	ra, _ := build(a, gone, lan, now)
 	return text(ra)
+}
+
+// A provider whose large resolvers become others all the time does not keep hosts from what another one has to say.
+func TestLargeResolversLeaveRoom(t *testing.T) {
+	var gone leftovers
+	large := func(n int) (list []pd.Resolver) {
+		for range 4 {
+			list = append(list, pd.Resolver{Priority: 1, Name: fmt.Sprintf("r%d.%s.example", n, strings.Repeat("a", 60)), Addresses: []netip.Addr{prefixA.Addr().Next()},
+				Params: append([]byte{0, 1, 0, 120}, make([]byte, 120)...)})
+			n++
+		}
+		return list
+	}
+	for n := range 3 {
+		gone.resolvers.replace(encryptedDNSOf(large(4*n)), nil, start.Add(time.Hour))
+	}
+	a := announce(start, prefixA)
+	a.Resolvers, a.Search, a.CaptivePortal = large(100), []string{"lan.example"}, "https://portal.example"
+	a.PREF64 = []policy.PREF64{{Prefix: netip.MustParsePrefix("64:ff9b::/96"), Until: lifetime.Forever()}}
+	ra, omitted := build(a, gone, lan, start)
+	for _, want := range []string{"pref64 64:ff9b::/96", "lan.example", "https://portal.example", "r100", "r103"} {
+		if got := text(ra); !strings.Contains(got, want) {
+			t.Errorf("no %s in:\n%s", want, got)
+		}
+	}
+	if len(omitted) == 0 {
+		t.Error("everything has found room: this tests nothing")
+	}
 }
 
 func TestForgottenServersAreWithdrawn(t *testing.T) {
