@@ -40,7 +40,7 @@ func (d *durable) renamed(links []kernel.Link, boot string) map[string]string {
 	renamed := map[string]string{}
 	for was, dev := range d.Devices {
 		i := slices.IndexFunc(links, func(l kernel.Link) bool {
-			return l.Index == dev.Index && (dev.Boot == boot || dev.MAC != "" && dev.MAC == l.MAC)
+			return l.Index == dev.Index && (dev.Boot == boot || dev.MAC == l.MAC && d.alone(links, l.MAC))
 		})
 		if i >= 0 && links[i].Name != was {
 			renamed[was] = links[i].Name
@@ -49,6 +49,23 @@ func (d *durable) renamed(links []kernel.Link, boot string) map[string]string {
 		}
 	}
 	return renamed
+}
+
+// alone reports whether one interface has that MAC address, now and when the devices were noted. In another boot an index is
+// that of whatever is made at the same turn, and VLANs are made in any order.
+func (d *durable) alone(links []kernel.Link, mac string) bool {
+	n := 0
+	for _, l := range links {
+		if l.MAC == mac {
+			n++
+		}
+	}
+	for _, dev := range d.Devices {
+		if dev.MAC == mac {
+			n++
+		}
+	}
+	return mac != "" && n == 2
 }
 
 // exchanged finds the interface that was called was in another boot, by its MAC address: under a name that uplinkd knows, while

@@ -18,7 +18,7 @@ func TestRenamedDevices(t *testing.T) {
 	link := func(name string, index int, mac string) kernel.Link {
 		return kernel.Link{Name: name, Index: index, MAC: mac}
 	}
-	const one, two, three = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
+	const one, two, three, vlans = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03", "02:00:00:00:00:04"
 	for what, c := range map[string]struct {
 		boot  string // of the links; the devices are of "then"
 		links []kernel.Link
@@ -37,9 +37,12 @@ func TestRenamedDevices(t *testing.T) {
 		"after a reboot, a bridge without its port":   {"now", []kernel.Link{link("lan0", 8, three), link("port", 4, one), link("lan1", 6, two)}, ""},
 		"after a reboot, before there is the bridge":  {"now", []kernel.Link{link("port", 4, one), link("lan1", 6, two)}, ""},
 		"after a reboot, VLANs with the same MAC":     {"now", []kernel.Link{link("lan0", 8, three), link("lan1", 9, one), link("x", 10, one)}, ""},
+		"after a reboot, VLANs made in another order": {"now", []kernel.Link{link("eth0", 4, vlans), link("vlan20", 28, vlans), link("vlan10", 29, vlans)}, ""},
+		"after a reboot, a VLAN that is no more":      {"now", []kernel.Link{link("eth0", 4, vlans), link("vlan20", 28, vlans)}, ""},
 		"after a reboot, renamed with the same index": {"now", []kernel.Link{link("old0", 5, one), link("lan1", 6, two)}, "lan0=old0"},
 	} {
-		d := durable{Devices: map[string]device{"lan0": {5, "then", one}, "lan1": {6, "then", two}, "lan2": {Index: 7, Boot: "then"}}}
+		d := durable{Devices: map[string]device{"lan0": {5, "then", one}, "lan1": {6, "then", two}, "lan2": {Index: 7, Boot: "then"},
+			"vlan10": {28, "then", vlans}, "vlan20": {29, "then", vlans}}}
 		var got []string
 		for was, now := range d.renamed(c.links, c.boot) {
 			got = append(got, was+"="+now)
