@@ -51,7 +51,7 @@ func cmdClean(env *environment, args []string) int {
 func (env *environment) configOrDefaults() (*config.Config, error) {
 	cfg, err := loadConfig(env.config)
 	if env.config == defaultConfig && errors.Is(err, fs.ErrNotExist) {
-		return &config.Config{StateDir: defaultStateDir, RunDir: defaultRunDir}, nil
+		return &config.Config{StateDir: config.DefaultStateDir, RunDir: config.DefaultRunDir}, nil
 	}
 	return cfg, err
 }

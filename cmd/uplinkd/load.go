@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -80,12 +81,15 @@ func (env *environment) failConfig(err error) int {
 // client returns a client of the daemon, found by --socket or the configuration. A configuration that cannot be used
 // does not matter here: at two in the morning `status` must work beside a half-edited file.
 func (env *environment) client() *ctl.Client {
-	cfg := &config.Config{RunDir: defaultRunDir}
+	cfg := &config.Config{RunDir: config.DefaultRunDir}
 	if env.socket == "" {
-		read, err := loadConfig(env.config)
+		files, err := configFiles(env.config)
+		if err == nil {
+			cfg.RunDir = cmp.Or(config.RunDir(files...), cfg.RunDir)
+			_, err = config.Parse(files...)
+		}
 		switch {
 		case err == nil:
-			cfg = read
 		case env.config != defaultConfig || !errors.Is(err, fs.ErrNotExist):
 			fmt.Fprintf(env.stderr, "uplinkd: %s is of no use (see: uplinkd check %[1]s), so this asks the daemon at %[2]s; to ask another: --socket\n", printable(env.config), env.socketOf(cfg))
 		}

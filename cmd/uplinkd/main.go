@@ -25,12 +25,8 @@ const (
 	exitUsage  = 2 // usage or config
 )
 
-// Where things are unless told otherwise.
-const (
-	defaultConfig   = "/etc/uplinkd/uplinkd.toml"
-	defaultRunDir   = "/run/uplinkd"
-	defaultStateDir = "/var/lib/uplinkd"
-)
+// defaultConfig is where the configuration is unless --config tells otherwise.
+const defaultConfig = "/etc/uplinkd/uplinkd.toml"
 
 // verb is one entry of the command line.
 type verb struct {

@@ -15,6 +15,12 @@ type File struct {
 	Data []byte
 }
 
+// Directories where the configuration does not say.
+const (
+	DefaultStateDir = "/var/lib/uplinkd"
+	DefaultRunDir   = "/run/uplinkd"
+)
+
 // Bounds of the configuration.
 const (
 	MaxFileSize = 1 << 20 // bytes of one file
@@ -51,6 +57,21 @@ func Parse(files ...File) (*Config, error) {
 		return nil, p.errs
 	}
 	return &p.config, nil
+}
+
+// RunDir is the run_dir of a configuration that may have mistakes elsewhere; "" if it cannot be told, since a file is not valid
+// TOML or run_dir is one of the mistakes.
+func RunDir(files ...File) string {
+	p := &parser{}
+	trees := p.readTrees(files)
+	if len(p.errs) > 0 {
+		return ""
+	}
+	dir := get(p.section("", merge(trees, &Errors{})), "run_dir", DefaultRunDir, runDir)
+	if len(p.errs) > 0 {
+		return ""
+	}
+	return dir
 }
 
 // parser collects the typed values and, beside each, the section it came from.
@@ -118,8 +139,8 @@ func twice(second, first *node, names ...string) Error {
 
 func (p *parser) readRoot(root *node, files []File) {
 	s := p.section("", root)
-	p.config.StateDir = get(s, "state_dir", "/var/lib/uplinkd", absolutePath)
-	p.config.RunDir = get(s, "run_dir", "/run/uplinkd", runDir)
+	p.config.StateDir = get(s, "state_dir", DefaultStateDir, absolutePath)
+	p.config.RunDir = get(s, "run_dir", DefaultRunDir, runDir)
 	p.config.TableBase = get(s, "table_base", 1000, tableBase)
 	p.readRules(s)
 	p.config.ULA = get(s, "ula", ULA{}, ula)
