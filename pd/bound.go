@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"uplinkd/internal/bucket"
 )
 
 // How often something that happens may bring a message forward. A renumbering can take two Reconfigure messages within a second.
@@ -11,24 +13,6 @@ const (
 	askBurst   = 3                // at once
 	askSpacing = 10 * time.Second // then once in this time
 )
-
-// asks is a token bucket. The zero value is full.
-type asks struct{ full time.Time }
-
-// next is when a message may next be brought forward: now or later.
-func (a asks) next(now time.Time) time.Time {
-	if at := a.full.Add(-(askBurst - 1) * askSpacing); at.After(now) {
-		return at
-	}
-	return now
-}
-
-func (a *asks) take(at time.Time) {
-	if a.full.Before(at) {
-		a.full = at
-	}
-	a.full = a.full.Add(askSpacing)
-}
 
 // expire takes what is over at now out of the lease. When nothing is left of it, discovery begins (§18.2.5).
 func (m *Machine) expire(now time.Time) {
@@ -53,7 +37,7 @@ func (m *Machine) expire(now time.Time) {
 // ask brings the next message forward to at, because somebody asked for it, and counts that in limit. While offers are being
 // collected the Request follows by itself. Otherwise discovery begins anew, with its short pauses: whatever made servers
 // silent may be over.
-func (m *Machine) ask(at time.Time, limit *asks) {
+func (m *Machine) ask(at time.Time, limit *bucket.Bucket) {
 	switch {
 	case m.state == bound:
 		m.startRenew(at)
@@ -68,7 +52,7 @@ func (m *Machine) ask(at time.Time, limit *asks) {
 	default:
 		return
 	}
-	limit.take(at)
+	limit.Take(at)
 }
 
 // startRenew begins to ask the server of the lease for more time and for IAs that the lease lacks (§18.2.4); or any server

@@ -13,7 +13,7 @@ const suspectInterval = 30 * time.Second
 func (m *Machine) linkUp(now time.Time) {
 	switch m.state {
 	case soliciting:
-		m.ask(m.asked.next(now), &m.asked)
+		m.ask(now.Add(m.asked.Wait(now)), &m.asked)
 		return
 	case requesting, confirming, releasing, declining:
 		return
@@ -77,7 +77,7 @@ func (m *Machine) invite(now time.Time) {
 	if m.x.sent == 1 && len(m.x.refusals) == 0 { // an answer may be on its way, and the second Solicit comes soon
 		return
 	}
-	m.ask(m.invited.next(now).Add(m.firstDelay(solMaxDelay)), &m.invited)
+	m.ask(now.Add(m.invited.Wait(now)+m.firstDelay(solMaxDelay)), &m.invited)
 }
 
 // confirm asks whether what is held is good on this link: with prefixes by a Rebind of everything (§18.2.12), with only

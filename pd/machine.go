@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"uplinkd/internal/bucket"
 	"uplinkd/internal/lifetime"
 )
 
@@ -91,8 +92,8 @@ type Machine struct {
 
 	wantAt    time.Time     // bound: when to ask for the IAs that the lease lacks; zero if it lacks none
 	wantPause time.Duration // the pause that led to it
-	asked     asks          // by InputRenew and Reconfigure
-	invited   asks          // by signs of another network, while there is nothing to verify
+	asked     bucket.Bucket // by InputRenew and Reconfigure
+	invited   bucket.Bucket // by signs of another network, while there is nothing to verify
 	suspectAt time.Time     // when to verify what is held; zero if there is no suspicion
 	verified  time.Time     // when that was last begun
 	handed    bool          // the lease came from a server in the place of another one
@@ -142,7 +143,7 @@ const (
 // none; what of it is over at now is ignored, and what belongs to an IA that cfg does not have serves only as a hint. rnd
 // is the source of transaction ids (which should be unpredictable, §16.1) and jitter.
 func NewMachine(cfg Config, saved Lease, now time.Time, rnd *rand.Rand) *Machine {
-	m := &Machine{cfg: cfg, rnd: rnd, now: now}
+	m := &Machine{cfg: cfg, rnd: rnd, now: now, asked: bucket.New(askBurst, askSpacing), invited: bucket.New(askBurst, askSpacing)}
 	m.restore(saved, now)
 	m.onDisk = m.lease.learned()
 	return m
@@ -164,7 +165,7 @@ func (m *Machine) Step(now time.Time, in Input) []Output {
 	case InputMessage:
 		m.receive(now, in)
 	case InputRenew:
-		m.ask(m.asked.next(now), &m.asked)
+		m.ask(now.Add(m.asked.Wait(now)), &m.asked)
 	case InputSuspect:
 		m.suspect(now)
 	case InputRelease:

@@ -205,7 +205,7 @@ func TestRestored(t *testing.T) {
 
 // TestImports keeps the package pure: no clock is read, no socket opened, no codec known.
 func TestImports(t *testing.T) {
-	pure := strings.Fields("bytes cmp crypto/hmac crypto/md5 encoding/binary encoding/hex fmt hash/fnv math/rand/v2 net/netip slices strings time uplinkd/internal/lifetime")
+	pure := strings.Fields("bytes cmp crypto/hmac crypto/md5 encoding/binary encoding/hex fmt hash/fnv math/rand/v2 net/netip slices strings time uplinkd/internal/bucket uplinkd/internal/lifetime")
 	files, err := filepath.Glob("*.go")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no files", err)

@@ -40,7 +40,7 @@ func (m *Machine) reconfigure(now time.Time, in Input) {
 	key.Replay = msg.Auth.Replay
 	m.lease.Reconf = &key // reported at the end of the step
 	busy := m.state != bound && m.state != stateless || m.inf.typ != 0
-	at := m.asked.next(now)
+	at := now.Add(m.asked.Wait(now))
 	switch {
 	case busy: // §18.2.11: until the exchange is complete
 		m.note(fmt.Sprintf("Reconfigure: server %v asks for %v, ignored while an exchange is running", msg.ServerID, msg.ReconfMsg))
@@ -55,7 +55,7 @@ func (m *Machine) reconfigure(now time.Time, in Input) {
 	default:
 		m.startRenew(at)
 	}
-	m.asked.take(at)
+	m.asked.Take(at)
 	m.note(fmt.Sprintf("Reconfigure: server %v asks for %v", msg.ServerID, msg.ReconfMsg))
 }
 

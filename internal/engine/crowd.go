@@ -36,10 +36,7 @@ var errCrowd = errors.New("too many inner routers, or one under many names, ask 
 type crowd struct{ via, downstream, moving limiter }
 
 func newCrowd() crowd {
-	of := func(rate time.Duration, burst int) limiter {
-		return limiter{rate: rate, burst: burst, keys: map[string]bucket{}}
-	}
-	return crowd{via: of(viaRate, viaBurst), downstream: of(borrowerRate, borrowerBurst), moving: of(moveRate, 1)}
+	return crowd{via: newLimiter(viaRate, viaBurst), downstream: newLimiter(borrowerRate, borrowerBurst), moving: newLimiter(moveRate, 1)}
 }
 
 // admits reports whether there is room for another borrower, and makes it: an offer only at the cost of offers, first of

@@ -121,7 +121,7 @@ func New(opt Options) *Engine {
 		untold: map[string]bool{}, adopted: map[string]adopted{}, heard: map[string]policy.Heard{}}
 	e.unrouted = map[netip.Prefix]bool{}
 	e.crowd = newCrowd()
-	e.limits = limiter{rate: 5 * time.Second, burst: 10, keys: map[string]bucket{}}
+	e.limits = newLimiter(5*time.Second, 10)
 	e.world.Uplinks = map[string]policy.UplinkFacts{}
 	e.world.Secret = opt.Secret
 	e.configure(opt.Config)

@@ -49,7 +49,7 @@ func TestOnLinkThatNeverRests(t *testing.T) {
 // However many objects there are, buckets that are full again are forgotten, and a bucket that is not counts.
 func TestLimiterForgets(t *testing.T) {
 	now := time.Now()
-	l := limiter{rate: time.Second, burst: 1, keys: map[string]bucket{}}
+	l := newLimiter(time.Second, 1)
 	for i := range 10000 {
 		if !l.take(fmt.Sprint(i), now) || l.take(fmt.Sprint(i), now) {
 			t.Fatalf("object %d is not counted", i)

@@ -13,6 +13,7 @@ import (
 	"github.com/mdlayher/ndp"
 	"golang.org/x/net/ipv6"
 
+	"uplinkd/internal/bucket"
 	"uplinkd/internal/kernel"
 )
 
@@ -47,7 +48,7 @@ type Listener struct {
 	link      kernel.Link
 	table     table
 	published Facts
-	changes   bucket
+	changes   bucket.Bucket
 	lastFacts time.Time
 	solicit   solicitation
 }
@@ -69,7 +70,7 @@ func NewListener(uplink string, observe func(Facts), log *slog.Logger) *Listener
 		log:       log,
 		wake:      make(chan struct{}, 1),
 		published: Facts{Uplink: uplink},
-		changes:   bucket{size: changesBurst, period: changesPeriod},
+		changes:   bucket.New(changesBurst, changesPeriod),
 		port: port[advertisement]{
 			open:  openSocket(allNodes, ipv6.ICMPTypeRouterAdvertisement),
 			parse: func(p packet) (advertisement, error) { return parseAdvertisement(p, time.Now()) },
@@ -159,7 +160,7 @@ func (l *Listener) haveRouter() bool {
 func (l *Listener) publish(now time.Time) time.Time {
 	facts := l.table.facts(l.uplink)
 	facts.Interface = l.link.Index
-	at := l.changes.ready(now)
+	at := now.Add(l.changes.Wait(now))
 	switch facts.compare(l.published) {
 	case nothing:
 		return time.Time{}
@@ -171,7 +172,7 @@ func (l *Listener) publish(now time.Time) time.Time {
 	if at.After(now) {
 		return at
 	}
-	l.changes.take(now)
+	l.changes.Take(now)
 	l.published, l.lastFacts = facts, now
 	l.observe(facts)
 	return time.Time{}

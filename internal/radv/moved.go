@@ -67,7 +67,7 @@ func (s *Sender) leave(address netip.Addr, ra *ndp.RouterAdvertisement, now time
 		defer c.Close()
 		return c.Send(b, allNodes)
 	}()
-	s.schedule.limit.take(now)
+	s.schedule.limit.Take(now)
 	if err != nil {
 		s.log.Warn("hosts may keep a default router that is gone, until they notice",
 			"err", fmt.Errorf("send a router advertisement from %s, the former address of dev %s: %w", address, link.Name, err))

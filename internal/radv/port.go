@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"uplinkd/internal/bucket"
 	"uplinkd/internal/kernel"
 )
 
@@ -140,7 +141,7 @@ func (p *port[T]) close() {
 // that one host cannot keep the router's processor busy.
 func (p *port[T]) read(c conn, in chan<- T, failed chan<- error, stop <-chan struct{}) {
 	defer close(failed)
-	pace := bucket{size: readBurst, period: readSpacing}
+	pace := bucket.New(readBurst, readSpacing)
 	b := make([]byte, maxPacket)
 	for {
 		n, from, hopLimit, err := c.Receive(b)
@@ -148,15 +149,14 @@ func (p *port[T]) read(c conn, in chan<- T, failed chan<- error, stop <-chan str
 			failed <- err
 			return
 		}
-		now := time.Now()
-		if wait := pace.ready(now).Sub(now); wait > 0 {
+		if wait := pace.Wait(time.Now()); wait > 0 {
 			select {
 			case <-time.After(wait):
 			case <-stop:
 				return
 			}
 		}
-		pace.take(time.Now())
+		pace.Take(time.Now())
 		if n == len(b) {
 			continue // cut off
 		}

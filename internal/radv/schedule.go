@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"uplinkd/internal/bucket"
 )
 
 // Constants of RFC 4861 §10, with their names there.
@@ -22,41 +24,18 @@ const (
 	unicastPeriod = 250 * time.Millisecond
 )
 
-// bucket is a token bucket: it holds size tokens and gains one each period.
-type bucket struct {
-	size   int
-	period time.Duration
-	full   time.Time // when all tokens are there again
-}
-
-// ready returns when the next token can be taken, now if there is one.
-func (b *bucket) ready(now time.Time) time.Time {
-	if at := b.full.Add(-time.Duration(b.size-1) * b.period); at.After(now) {
-		return at
-	}
-	return now
-}
-
-// take takes a token.
-func (b *bucket) take(now time.Time) {
-	if b.full.Before(now) {
-		b.full = now
-	}
-	b.full = b.full.Add(b.period)
-}
-
 // schedule says when the next advertisement is due (RFC 4861 §6.2.4 and §6.2.6). It is pure.
 type schedule struct {
-	limit    bucket    // of multicast advertisements
-	renumber bucket    // of those besides which a change of prefixes may need
-	last     time.Time // when the last one was sent
-	urgent   bool      // a change waits to be announced
-	prefixes bool      // and it is one of prefixes
-	initial  int       // how many more go out at the initial pace
-	next     time.Time // of the next unsolicited one
-	answer   time.Time // when solicitations are answered by multicast; zero when none waits
+	limit    bucket.Bucket // of multicast advertisements
+	renumber bucket.Bucket // of those besides which a change of prefixes may need
+	last     time.Time     // when the last one was sent
+	urgent   bool          // a change waits to be announced
+	prefixes bool          // and it is one of prefixes
+	initial  int           // how many more go out at the initial pace
+	next     time.Time     // of the next unsolicited one
+	answer   time.Time     // when solicitations are answered by multicast; zero when none waits
 
-	unicastLimit bucket
+	unicastLimit bucket.Bucket
 	unicast      []unicastAnswer // those that do not wait for a multicast, by time
 }
 
@@ -68,9 +47,9 @@ type unicastAnswer struct {
 
 func newSchedule() schedule {
 	return schedule{
-		limit:        bucket{size: maxInitialAdvertisements, period: minDelayBetweenRAs},
-		renumber:     bucket{size: 1, period: renumberingPeriod},
-		unicastLimit: bucket{size: maxUnicast, period: unicastPeriod},
+		limit:        bucket.New(maxInitialAdvertisements, minDelayBetweenRAs),
+		renumber:     bucket.New(1, renumberingPeriod),
+		unicastLimit: bucket.New(maxUnicast, unicastPeriod),
 	}
 }
 
@@ -90,8 +69,8 @@ func (s *schedule) solicited(now time.Time, from netip.Addr) {
 			s.answer = now.Add(delay)
 		}
 	case slices.ContainsFunc(s.unicast, func(u unicastAnswer) bool { return u.to == from }):
-	case from.IsLinkLocalUnicast() && len(s.unicast) < maxUnicast && !s.unicastLimit.ready(now).After(now):
-		s.unicastLimit.take(now)
+	case from.IsLinkLocalUnicast() && len(s.unicast) < maxUnicast && s.unicastLimit.Wait(now) == 0:
+		s.unicastLimit.Take(now)
 		s.unicast = append(s.unicast, unicastAnswer{now.Add(delay), from})
 		slices.SortFunc(s.unicast, func(a, b unicastAnswer) int { return a.at.Compare(b.at) })
 	case s.answer.IsZero():
@@ -133,11 +112,11 @@ func (s *schedule) due(now time.Time) time.Time {
 	case !s.answer.IsZero() && s.answer.Before(at):
 		at = s.answer
 	}
-	ready := s.limit.ready(now)
-	if spare := s.renumber.ready(now); s.prefixes && spare.Before(ready) {
-		ready = spare
+	wait := s.limit.Wait(now)
+	if s.prefixes {
+		wait = min(wait, s.renumber.Wait(now))
 	}
-	if ready.After(at) {
+	if ready := now.Add(wait); ready.After(at) {
 		return ready
 	}
 	return at
@@ -145,10 +124,10 @@ func (s *schedule) due(now time.Time) time.Time {
 
 // sent notes that an advertisement was multicast at now, and chooses the time of the next.
 func (s *schedule) sent(now time.Time, shortest, longest time.Duration) {
-	if s.limit.ready(now).After(now) {
-		s.renumber.take(now)
+	if s.limit.Wait(now) > 0 {
+		s.renumber.Take(now)
 	} else {
-		s.limit.take(now)
+		s.limit.Take(now)
 	}
 	s.last, s.urgent, s.prefixes, s.answer, s.unicast = now, false, false, time.Time{}, nil
 	s.initial = max(0, s.initial-1)

@@ -204,7 +204,7 @@ func (s *Sender) farewell(everything bool, now time.Time) {
 	ra, _ := build(s.said.announcement, s.gone, s.said.link, now)
 	withdraw(ra, everything)
 	s.send(ra, allNodes, now)
-	s.schedule.limit.take(now)
+	s.schedule.limit.Take(now)
 	s.router = false
 }
 

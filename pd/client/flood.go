@@ -59,44 +59,6 @@ func (w *awaited) by(p packet) bool {
 // so anybody can send it, and its sender repeats it.
 func unasked(p packet) bool { return pd.MessageType(p.data[0]) == pd.Reconfigure }
 
-// pace spreads work: decodeBurst pieces at once, then one per decodeSpacing. The zero value is ready.
-type pace struct{ fullAt time.Time } // when all of the burst is available again
-
-// take takes a turn if it need not wait for it.
-func (p *pace) take() bool {
-	p.catchUp()
-	if time.Until(p.fullAt) > (decodeBurst-1)*decodeSpacing {
-		return false
-	}
-	p.fullAt = p.fullAt.Add(decodeSpacing)
-	return true
-}
-
-// wait takes a turn. While it waits, the queue in the kernel fills up and drops what is too much. It returns false when
-// stop is closed.
-func (p *pace) wait(stop <-chan struct{}) bool {
-	p.catchUp()
-	p.fullAt = p.fullAt.Add(decodeSpacing)
-	over := time.Until(p.fullAt) - decodeBurst*decodeSpacing
-	if over <= 0 {
-		return true
-	}
-	timer := time.NewTimer(over)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-stop:
-		return false
-	}
-}
-
-func (p *pace) catchUp() {
-	if now := time.Now(); p.fullAt.Before(now) {
-		p.fullAt = now
-	}
-}
-
 // drops counts packets that answer nothing, and logs when they are many, once per dropInterval.
 type drops struct {
 	since  time.Time // begin of the interval

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"uplinkd/internal/bucket"
 	"uplinkd/pd"
 	"uplinkd/pd/wire"
 )
@@ -33,11 +34,8 @@ func listen(c conn, w *awaited, log *slog.Logger) *listener {
 
 func (l *listener) read() {
 	defer close(l.done)
-	var (
-		decoding     pace
-		reconfigures pace
-		dropped      drops
-	)
+	decoding, reconfigures := bucket.New(decodeBurst, decodeSpacing), bucket.New(decodeBurst, decodeSpacing)
+	var dropped drops
 	for {
 		var a arrival
 		p, err := l.Recv()
@@ -49,11 +47,11 @@ func (l *listener) read() {
 				continue
 			}
 			if unasked(p) { // may be lost: it must not hold up answers
-				if !reconfigures.take() {
+				if !reconfigures.Try(time.Now()) {
 					dropped.add(l.log, p.at)
 					continue
 				}
-			} else if !decoding.wait(l.stop) {
+			} else if !l.turn(&decoding) {
 				return
 			}
 			a.packet = p
@@ -74,6 +72,23 @@ func (l *listener) read() {
 	}
 }
 
+// turn waits for a token. Meanwhile the queue in the kernel fills up and drops what is too much. It returns false when the
+// listener is closed.
+func (l *listener) turn(b *bucket.Bucket) bool {
+	now := time.Now()
+	wait := b.Wait(now)
+	b.Take(now)
+	if wait == 0 {
+		return true
+	}
+	select {
+	case <-time.After(wait):
+		return true
+	case <-l.stop:
+		return false
+	}
+}
+
 // close closes the socket and waits for the reader to end.
 func (l *listener) close() error {
 	close(l.stop)
@@ -82,28 +97,25 @@ func (l *listener) close() error {
 	return err
 }
 
-// limiter bounds log lines: logBurst at once, then one per logInterval. The zero value is ready.
-type limiter struct {
-	fullAt  time.Time // when all of the burst is available again
-	dropped int
-}
-
 const (
 	logBurst    = 5
 	logInterval = 10 * time.Second
 )
 
+// limiter bounds log lines.
+type limiter struct {
+	lines   bucket.Bucket
+	dropped int
+}
+
+func newLimiter() limiter { return limiter{lines: bucket.New(logBurst, logInterval)} }
+
 // log logs, or counts for the next line that it lets through.
 func (l *limiter) log(to *slog.Logger, message string, args ...any) {
-	now := time.Now()
-	if l.fullAt.Before(now) {
-		l.fullAt = now
-	}
-	if l.fullAt.Sub(now) > (logBurst-1)*logInterval {
+	if !l.lines.Try(time.Now()) {
 		l.dropped++
 		return
 	}
-	l.fullAt = l.fullAt.Add(logInterval)
 	if l.dropped > 0 {
 		args = append(args, "not_shown", l.dropped)
 		l.dropped = 0

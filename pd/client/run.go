@@ -66,6 +66,9 @@ func newRun(c *Client) *run {
 		log:      c.cfg.Logger.With("uplink", c.cfg.Uplink),
 		rnd:      rand.New(rand.NewChaCha8(seed)),
 		reportAt: now.Add(c.cfg.ReportAfter),
+		remote:   newLimiter(),
+		sending:  newLimiter(),
+		taken:    newLimiter(),
 	}
 	r.machine = c.newMachine(c.cfg.Saved, c.cfg.Window, now, r.rnd)
 	// What is held has to be verified when the link comes up (RFC 9915 §18.2.12), whatever routers say.

@@ -247,27 +247,3 @@ func TestSavedClients(t *testing.T) {
 		t.Errorf("held until %s, want %s", c.until, want)
 	}
 }
-
-func TestBucket(t *testing.T) {
-	b := bucket{size: 3, period: time.Second}
-	for range 3 {
-		if !b.try(begin) {
-			t.Fatal("not full at the start")
-		}
-	}
-	if b.try(begin) || b.wait(begin) != time.Second {
-		t.Errorf("empty: wait %s", b.wait(begin))
-	}
-	for _, c := range []struct {
-		after time.Duration
-		want  int
-	}{{time.Second, 1}, {time.Hour, 3}} {
-		got := 0
-		for b.try(begin.Add(c.after)) {
-			got++
-		}
-		if got != c.want {
-			t.Errorf("%d tokens after %s, want %d", got, c.after, c.want)
-		}
-	}
-}

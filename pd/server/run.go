@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"uplinkd/internal/bucket"
 	"uplinkd/internal/kernel"
 	"uplinkd/pd"
 	"uplinkd/pd/udp"
@@ -43,8 +44,8 @@ type run struct {
 	retryAt   time.Time // when to open the socket again; zero: not wanted
 	retry     time.Duration
 	failure   string // observed last
-	sending   bucket
-	logging   bucket
+	sending   bucket.Bucket
+	logging   bucket.Bucket
 	notShown  int
 }
 
@@ -54,8 +55,8 @@ func newRun(s *Server, now time.Time) *run {
 		responder: responder{downstream: s.cfg.Downstream, id: s.cfg.ServerID},
 		clients:   newClients(s.cfg.Saved, now, s.jitter),
 		log:       s.cfg.Logger.With("downstream", s.cfg.Downstream),
-		sending:   bucket{size: sendBurst, period: sendSpacing},
-		logging:   bucket{size: logBurst, period: logSpacing},
+		sending:   bucket.New(sendBurst, sendSpacing),
+		logging:   bucket.New(logBurst, logSpacing),
 	}
 }
 
@@ -140,7 +141,7 @@ func (r *run) wakeAt(now time.Time) time.Time {
 	if t, ok := r.clients.wake(r.sock != nil); ok && t.Before(at) {
 		at = t
 	}
-	if soonest := now.Add(r.sending.wait(now)); at.Before(soonest) {
+	if soonest := now.Add(r.sending.Wait(now)); at.Before(soonest) {
 		at = soonest // more are due than may be sent
 	}
 	if !r.retryAt.IsZero() && r.retryAt.Before(at) {
@@ -155,12 +156,12 @@ func (r *run) tick(now time.Time) {
 		r.openSocket(now)
 	}
 	r.clients.expire(now)
-	for r.sock != nil && r.sending.wait(now) == 0 {
+	for r.sock != nil && r.sending.Wait(now) == 0 {
 		c := r.clients.due(now)
 		if c == nil {
 			return
 		}
-		r.sending.take(now)
+		r.sending.Take(now)
 		r.reconfigure(now, c)
 	}
 }
@@ -257,7 +258,7 @@ func (r *run) send(now time.Time, m pd.Message, to netip.Addr, reply pd.Message)
 
 // warn logs what hosts on the link can cause, or counts it for the next line.
 func (r *run) warn(now time.Time, message string, args ...any) {
-	if !r.logging.try(now) {
+	if !r.logging.Try(now) {
 		r.notShown++
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"uplinkd/internal/bucket"
 	"uplinkd/internal/kernel"
 	"uplinkd/pd/udp"
 )
@@ -99,17 +100,17 @@ func listen(c conn) *listener {
 
 func (l *listener) read() {
 	defer close(l.done)
-	pace := bucket{size: readBurst, period: readSpacing}
+	pace := bucket.New(readBurst, readSpacing)
 	for {
 		data, from, err := l.Recv()
-		if wait := pace.wait(time.Now()); wait > 0 {
+		if wait := pace.Wait(time.Now()); wait > 0 {
 			select {
 			case <-time.After(wait):
 			case <-l.stop:
 				return
 			}
 		}
-		pace.take(time.Now())
+		pace.Take(time.Now())
 		a := arrival{data: append([]byte(nil), data...), from: from, failed: err}
 		select {
 		case l.arrivals <- a:
