@@ -91,19 +91,16 @@ func (p *parser) checkInterfaces() {
 	}
 }
 
-// checkMarks keeps services by mark apart: the rule of one mark can only be that of one service.
+// checkMarks keeps services by mark apart: the rule of one matches whatever has its bits, so no two have one in common.
 func (p *parser) checkMarks() {
-	seen := map[uint32]*section{}
 	for i, d := range p.config.Downstreams {
-		s := p.downstreams[i]
-		if d.AnyIP.Mode != AnyIPMark || d.AnyIP.Mark == 0 {
-			continue
+		for j, o := range p.config.Downstreams[:i] {
+			if byMark := d.AnyIP.Mode == AnyIPMark && o.AnyIP.Mode == AnyIPMark; byMark && d.AnyIP.Mark&o.AnyIP.Mark != 0 {
+				s, first := p.downstreams[i], p.downstreams[j]
+				s.fail(s.at("anyip.mark"), "anyip.mark", "%#x has bits of %#x, the mark of %s (%v); set another", d.AnyIP.Mark, o.AnyIP.Mark, first.path, first.at("anyip.mark"))
+				break
+			}
 		}
-		if first, taken := seen[d.AnyIP.Mark]; taken {
-			s.fail(s.at("anyip.mark"), "anyip.mark", "%#x is already the mark of %s (%v); set another", d.AnyIP.Mark, first.path, first.at("anyip.mark"))
-			continue
-		}
-		seen[d.AnyIP.Mark] = s
 	}
 }
 

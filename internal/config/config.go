@@ -192,7 +192,7 @@ const (
 // AnyIP are the keys anyip.* of a service.
 type AnyIP struct {
 	Mode       AnyIPMode // anyip.mode, default "subnet"
-	Mark       uint32    // anyip.mark: with mode "mark", default 0x40, no two services the same; 0 with other modes
+	Mark       uint32    // anyip.mark: with mode "mark", default 0x40, no bit in those of two services; 0 with other modes
 	Ports      []Port    // anyip.ports: ["tcp/80", "udp/53"]; with mode "mark": mark what arrives for these ports on Interface
 	Nonlocal   bool      // anyip.nonlocal_bind, default false: sysctl net.ipv6.ip_nonlocal_bind, so that programs can bind to any address
 	Unfiltered bool      // anyip.unfiltered, default false: with mode "interface": arm on an uplink's interface without an inbound filter, too
