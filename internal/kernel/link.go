@@ -26,6 +26,12 @@ type Link struct {
 // MaxOnLink bounds the on-link prefixes of a link: any router on it can make the kernel believe in as many as it likes.
 const MaxOnLink = 64
 
+// IsUsable reports whether link-local packets can be sent and received: that needs carrier and a source address that has passed
+// DAD.
+func (l Link) IsUsable() bool {
+	return l.Index > 0 && l.Up && l.Carrier && l.LinkLocal.IsLinkLocalUnicast()
+}
+
 // Equal reports whether two facts about a link are the same.
 func (l Link) Equal(o Link) bool {
 	if l.Name != o.Name || l.Index != o.Index || l.Up != o.Up || l.Carrier != o.Carrier || l.MTU != o.MTU || l.MAC != o.MAC ||

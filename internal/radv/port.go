@@ -46,17 +46,12 @@ type port[T any] struct {
 	retryAt  time.Time     // not to be opened before
 }
 
-// usable reports whether a link can carry router advertisements now.
-func usable(l kernel.Link) bool {
-	return l.Index > 0 && l.Up && l.Carrier && l.LinkLocal.IsLinkLocalUnicast()
-}
-
 // setLink takes over what is known of the link. It closes the socket, and reports true, if the socket would have to be
 // another one from now on.
 func (p *port[T]) setLink(l kernel.Link) (restarted bool) {
 	o := p.link
 	p.link = l
-	same := o.Name == l.Name && o.Index == l.Index && o.LinkLocal == l.LinkLocal && usable(o) == usable(l)
+	same := o.Name == l.Name && o.Index == l.Index && o.LinkLocal == l.LinkLocal && o.IsUsable() == l.IsUsable()
 	if same {
 		return false
 	}
@@ -67,7 +62,7 @@ func (p *port[T]) setLink(l kernel.Link) (restarted bool) {
 
 // want opens the socket or closes it. It reports whether the socket was opened by this call.
 func (p *port[T]) want(on bool, now time.Time) (opened bool) {
-	if !on || !usable(p.link) {
+	if !on || !p.link.IsUsable() {
 		p.close()
 		return false
 	}
@@ -106,7 +101,7 @@ func (p *port[T]) fail(err error, now time.Time) {
 
 // retry returns when the socket should be opened again; the zero time when nothing waits.
 func (p *port[T]) retry() time.Time {
-	if p.conn != nil || !usable(p.link) {
+	if p.conn != nil || !p.link.IsUsable() {
 		return time.Time{}
 	}
 	return p.retryAt

@@ -118,7 +118,7 @@ func (s *Sender) takeMail(now time.Time) {
 		return
 	}
 	before, after := s.said.announcement, next.announcement
-	if before.Send && !after.Send && usable(next.link) { // a link that is renamed or made anew ends nothing for its hosts
+	if before.Send && !after.Send && next.link.IsUsable() { // a link that is renamed or made anew ends nothing for its hosts
 		s.farewell(false, now)
 	}
 	restarted := s.port.setLink(next.link)

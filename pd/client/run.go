@@ -112,20 +112,15 @@ func (r *run) tick() {
 	r.step(pd.Input{Kind: pd.InputTimer}, time.Time{})
 }
 
-// usable reports whether a client can work on l: packets need carrier and a source address that has passed DAD.
-func usable(l kernel.Link) bool {
-	return l.Index > 0 && l.Up && l.Carrier && l.LinkLocal.IsValid()
-}
-
 func (r *run) setLink(l kernel.Link) {
 	old := r.link
 	r.link = l
 	switch {
-	case !usable(l):
+	case !l.IsUsable():
 		r.shut()
 		r.trouble = ""
 		r.observeChange(time.Time{})
-	case !usable(old), old.Index != l.Index, old.Name != l.Name:
+	case !old.IsUsable(), old.Index != l.Index, old.Name != l.Name:
 		r.shut()
 		r.retry = 0
 		r.openSocket()

@@ -60,12 +60,7 @@ func newRun(s *Server, now time.Time) *run {
 	}
 }
 
-// usable reports whether clients can be heard and answered on l.
-func usable(l kernel.Link) bool {
-	return l.Index > 0 && l.Up && l.Carrier && l.LinkLocal.IsLinkLocalUnicast()
-}
-
-func (r *run) wanted() bool { return r.responder.service.Mode != Off && usable(r.link) }
+func (r *run) wanted() bool { return r.responder.service.Mode != Off && r.link.IsUsable() }
 
 // takeMail takes over what SetLink, Set and Changed left.
 func (r *run) takeMail(now time.Time) {
