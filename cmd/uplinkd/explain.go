@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"uplinkd/internal/ctl"
+	"uplinkd/internal/lifetime"
 )
 
 var explainVerb = verb{
@@ -72,16 +73,16 @@ func (p page) explanation(x ctl.Explanation) {
 		p.newline()
 	}
 	for _, l := range x.Loans {
-		p.field("lent", fmt.Sprintf("%s, part of %s, %s, for %s unless extended", l.Prefix, l.Delegation, l.State, span(l.Until.Seconds)))
+		p.field("lent", fmt.Sprintf("%s, part of %s, %s, for %s unless extended", l.Prefix, l.Delegation, l.State, lifetime.Span(l.Until.Seconds)))
 		p.field("", fmt.Sprintf("to %s, IAID 0x%08x", l.Client, l.IAID))
 		p.field("", "by "+l.Config)
 	}
 	for _, n := range x.Subnets {
-		p.field("subnet", fmt.Sprintf("%s, number %d of %s, %s, valid %s", n.Prefix, n.ID, n.Delegation, preferredText(n.State, n.Preferred), span(n.Valid.Seconds)))
+		p.field("subnet", fmt.Sprintf("%s, number %d of %s, %s, valid %s", n.Prefix, n.ID, n.Delegation, preferredText(n.State, n.Preferred), lifetime.Span(n.Valid.Seconds)))
 		p.field("", "asked for by "+n.Config)
 	}
 	for _, g := range x.Delegations {
-		p.field("delegation", fmt.Sprintf("%s on uplink %s, %s, valid %s", g.Prefix, g.Uplink, preferredText(g.State, g.Preferred), span(g.Valid.Seconds)))
+		p.field("delegation", fmt.Sprintf("%s on uplink %s, %s, valid %s", g.Prefix, g.Uplink, preferredText(g.State, g.Preferred), lifetime.Span(g.Valid.Seconds)))
 		p.field("", "asked for by "+g.Config)
 		p.field("lease", leaseText(g.Client, x))
 	}
@@ -128,7 +129,7 @@ func leftUntil(l ctl.Lifetime) string {
 	if l.Seconds == 0 {
 		return "due"
 	}
-	return "in " + span(l.Seconds)
+	return "in " + lifetime.Span(l.Seconds)
 }
 
 func (p page) rowList(heading string, rows []ctl.Row) {

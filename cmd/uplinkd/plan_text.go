@@ -8,6 +8,7 @@ import (
 
 	"uplinkd/internal/ctl"
 	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
 )
 
 // phases are the headings of a script.
@@ -24,7 +25,7 @@ var phases = map[string]string{
 func (p page) script(x ctl.Plan, inv invention, file string) {
 	p.comment(fmt.Sprintf("What uplinkd would do with the configuration %s if the provider behind uplink %s delegated %s (valid %s, preferred %s) "+
 		"and its router were %s. All interfaces are taken to exist, to be up and to have carrier; their hardware addresses are invented. The kernel starts empty.",
-		file, inv.uplink, inv.prefixes.String(), span(uint32(inv.valid/time.Second)), span(uint32(inv.preferred/time.Second)), inv.gateway))
+		file, inv.uplink, inv.prefixes.String(), lifetime.Span(uint32(inv.valid/time.Second)), lifetime.Span(uint32(inv.preferred/time.Second)), inv.gateway))
 	if inv.standIn {
 		p.comment("What this router makes for itself at its first start could not be read from the state directory (run as root once it has started): " +
 			"fd00:db8::/48 stands for its ULA prefix, and addresses with address = \"stable\" are not its own.")

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"uplinkd/internal/ctl"
+	"uplinkd/internal/lifetime"
 	"uplinkd/pd"
 	"uplinkd/policy"
 )
@@ -116,7 +117,7 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	p.lack(u)
 	var rows [][]string
 	for _, g := range u.Delegations {
-		rows = append(rows, []string{g.Prefix.String(), preferredText(g.State, g.Preferred), "valid " + span(g.Valid.Seconds)})
+		rows = append(rows, []string{g.Prefix.String(), preferredText(g.State, g.Preferred), "valid " + lifetime.Span(g.Valid.Seconds)})
 	}
 	for _, line := range table(rows) {
 		p.field("delegation", line)
@@ -130,10 +131,10 @@ func (p page) uplink(u ctl.Uplink, s ctl.Status) {
 	}
 	p.withdrawn(u.Withdrawn)
 	for _, a := range u.Addresses {
-		p.field("address", fmt.Sprintf("%s by DHCPv6  preferred %s  valid %s", a.Address, span(a.Preferred.Seconds), span(a.Valid.Seconds)))
+		p.field("address", fmt.Sprintf("%s by DHCPv6  preferred %s  valid %s", a.Address, lifetime.Span(a.Preferred.Seconds), lifetime.Span(a.Valid.Seconds)))
 	}
 	for _, a := range u.Loopback {
-		p.field("address", fmt.Sprintf("%s on lo, out of the delegation  preferred %s  valid %s", a.Address, span(a.Preferred.Seconds), span(a.Valid.Seconds)))
+		p.field("address", fmt.Sprintf("%s on lo, out of the delegation  preferred %s  valid %s", a.Address, lifetime.Span(a.Preferred.Seconds), lifetime.Span(a.Valid.Seconds)))
 	}
 	for _, f := range u.Told.Facts() {
 		p.field(f.Name, f.Text)
@@ -161,7 +162,7 @@ func (p page) lack(u ctl.Uplink) {
 // preferredText is the state of a prefix, and for how long yet if it is preferred.
 func preferredText(state string, l ctl.Lifetime) string {
 	if state == string(policy.Preferred) {
-		return state + " " + span(l.Seconds)
+		return state + " " + lifetime.Span(l.Seconds)
 	}
 	return state
 }
@@ -181,7 +182,7 @@ func clientText(uplink string, c ctl.Client6, s ctl.Status) string {
 		text += ", lease last extended " + since(*c.Received, s.Time) + " ago"
 	}
 	if c.State == pd.StateBound && c.Renew != nil && c.Renew.Seconds > 0 {
-		text += ", renews in " + span(c.Renew.Seconds)
+		text += ", renews in " + lifetime.Span(c.Renew.Seconds)
 	}
 	return text
 }
@@ -192,13 +193,13 @@ func announcedText(a ctl.Announcement) string {
 	}
 	parts := []string{"router no"}
 	if a.Router {
-		parts[0] = "router yes, for " + span(a.Lifetime)
+		parts[0] = "router yes, for " + lifetime.Span(a.Lifetime)
 		if a.Prefer != "" {
 			parts[0] += ", preference " + a.Prefer
 		}
 	}
 	for _, x := range a.Prefixes {
-		parts = append(parts, fmt.Sprintf("%s (preferred %s, valid %s)", x.Prefix, span(x.Preferred), span(x.Valid)))
+		parts = append(parts, fmt.Sprintf("%s (preferred %s, valid %s)", x.Prefix, lifetime.Span(x.Preferred), lifetime.Span(x.Valid)))
 	}
 	if a.NotAutonomous {
 		parts = append(parts, "hosts make no addresses of their own")

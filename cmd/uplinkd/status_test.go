@@ -321,12 +321,3 @@ func TestPrintable(t *testing.T) {
 		t.Errorf("safeJSON: %s", got)
 	}
 }
-
-func TestSpan(t *testing.T) {
-	for s, want := range map[uint32]string{0: "0s", 59: "59s", 60: "1m", 330: "5m30s", 3120: "52m", 3599: "59m", 3600: "1h", 4320: "1h12m",
-		86400: "1d", 273600: "3d4h", lifetime.Infinity - 1: "49710d6h", lifetime.Infinity: "for ever"} {
-		if got := span(s); got != want {
-			t.Errorf("span(%d) = %s, want %s", s, got, want)
-		}
-	}
-}

@@ -24,7 +24,7 @@ func (p page) downstream(d ctl.Downstream) {
 	p.title(strings.Replace(title, d.Name+", on", d.Name+" on", 1), good, verdict)
 	var rows [][]string
 	for _, n := range d.Subnets {
-		row := []string{subnetText(n), fromText(n.Uplink), preferredText(n.State, n.Preferred), "valid " + span(n.Valid.Seconds)}
+		row := []string{subnetText(n), fromText(n.Uplink), preferredText(n.State, n.Preferred), "valid " + lifetime.Span(n.Valid.Seconds)}
 		if n.Preferred.Seconds == lifetime.Infinity {
 			row = append(row[:2], "for ever")
 		}
@@ -142,7 +142,7 @@ func (p page) loans(d ctl.Downstream) {
 		if clients[l.Via] == "" {
 			to += " (…" + l.Client[max(0, len(l.Client)-len("00:00:01")):] + ")"
 		}
-		held := "for " + span(l.Until.Seconds)
+		held := "for " + lifetime.Span(l.Until.Seconds)
 		if l.State != string(policy.Preferred) {
 			held = l.State + " " + held
 		}
@@ -156,11 +156,11 @@ func (p page) loans(d ctl.Downstream) {
 		for _, l := range d.Ended {
 			longest = max(longest, l.Until.Seconds)
 		}
-		p.field("lent before", fmt.Sprintf("%d prefixes; inner routers are told for another %s that they have them no more (all of them: --json)", len(d.Ended), span(longest)))
+		p.field("lent before", fmt.Sprintf("%d prefixes; inner routers are told for another %s that they have them no more (all of them: --json)", len(d.Ended), lifetime.Span(longest)))
 		return
 	}
 	for _, l := range d.Ended {
-		p.field("lent before", fmt.Sprintf("%s to %s, which is told for another %s that it has it no more", l.Prefix, shortDUID(l.Client), span(l.Until.Seconds)))
+		p.field("lent before", fmt.Sprintf("%s to %s, which is told for another %s that it has it no more", l.Prefix, shortDUID(l.Client), lifetime.Span(l.Until.Seconds)))
 	}
 }
 
@@ -177,7 +177,7 @@ func shortDUID(text string) string {
 func (p page) withdrawn(list []ctl.Withdrawn) {
 	if len(list) <= few {
 		for _, w := range list {
-			p.field("withdrawn", fmt.Sprintf("%s  over before its time, refused for another %s", w.Prefix, span(w.Until.Seconds)))
+			p.field("withdrawn", fmt.Sprintf("%s  over before its time, refused for another %s", w.Prefix, lifetime.Span(w.Until.Seconds)))
 		}
 		return
 	}
@@ -185,7 +185,7 @@ func (p page) withdrawn(list []ctl.Withdrawn) {
 	for _, w := range list {
 		longest = max(longest, w.Until.Seconds)
 	}
-	p.field("withdrawn", fmt.Sprintf("%d prefixes, over before their time, refused for another %s (all of them: --json)", len(list), span(longest)))
+	p.field("withdrawn", fmt.Sprintf("%d prefixes, over before their time, refused for another %s (all of them: --json)", len(list), lifetime.Span(longest)))
 }
 
 // former writes what a downstream has no more.
@@ -215,7 +215,7 @@ func (p page) former(d ctl.Downstream) {
 		text += fmt.Sprintf(", %d of them gone; who sends from these is told", gone)
 	}
 	if longest > 0 {
-		text += ", for another " + span(longest)
+		text += ", for another " + lifetime.Span(longest)
 	}
 	p.field("stale", text+" (all of them: --json)")
 }
@@ -233,7 +233,7 @@ func formerTexts(d ctl.Downstream) (lines []string) {
 			text += ", behind " + o.Via.String()
 		}
 		if o.Until != nil {
-			text += ", for another " + span(o.Until.Seconds)
+			text += ", for another " + lifetime.Span(o.Until.Seconds)
 		}
 		lines = append(lines, text)
 	}

@@ -133,31 +133,6 @@ func table(rows [][]string) []string {
 	return lines
 }
 
-// span writes seconds the way people read them: 45s, 5m30s, 52m, 1h12m, 3d4h.
-func span(seconds uint32) string {
-	s := seconds
-	switch {
-	case s == lifetime.Infinity:
-		return "for ever"
-	case s < 60:
-		return fmt.Sprintf("%ds", s)
-	case s < 600 && s%60 != 0:
-		return fmt.Sprintf("%dm%ds", s/60, s%60)
-	case s < 3600:
-		return fmt.Sprintf("%dm", s/60)
-	case s < 86400:
-		return twoUnits(s/3600, "h", s%3600/60, "m")
-	}
-	return twoUnits(s/86400, "d", s%86400/3600, "h")
-}
-
-func twoUnits(a uint32, unitA string, b uint32, unitB string) string {
-	if b == 0 {
-		return fmt.Sprintf("%d%s", a, unitA)
-	}
-	return fmt.Sprintf("%d%s%d%s", a, unitA, b, unitB)
-}
-
 // left writes a lifetime as a phrase: "52m left", "for ever", "over".
 func left(l ctl.Lifetime) string {
 	switch l.Seconds {
@@ -166,12 +141,12 @@ func left(l ctl.Lifetime) string {
 	case 0:
 		return "over"
 	}
-	return span(l.Seconds) + " left"
+	return lifetime.Span(l.Seconds) + " left"
 }
 
 // since writes how long ago t was, seen from now.
 func since(t, now time.Time) string {
-	return span(uint32(min(max(0, now.Sub(t)/time.Second), lifetime.Infinity-1)))
+	return lifetime.Span(uint32(min(max(0, now.Sub(t)/time.Second), lifetime.Infinity-1)))
 }
 
 // printJSON writes v indented.
