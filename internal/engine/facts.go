@@ -36,12 +36,12 @@ type ClientStatus struct {
 	Reported bool      `json:"reported"`
 	Lease    pd.Lease  `json:"lease"`
 	Cause    pd.Cause  `json:"cause,omitempty"` // of the last change of the lease
-	Since    time.Time `json:"since"`           // of State; while bound, since there is a lease: renewing and rebinding belong to it
+	Since    time.Time `json:"since"`           // of State; while bound, since there is a lease: renewing, rebinding and requests for more belong to it
 }
 
-// extends reports whether a client in that state has a lease that it keeps.
-func extends(state string) bool {
-	return state == pd.StateBound || state == pd.StateRenewing || state == pd.StateRebinding
+// keepsLease reports whether the client has a lease that is in use, also while it asks for more of the same server.
+func (s ClientStatus) keepsLease() bool {
+	return s.Lease.Held() && slices.Contains([]string{pd.StateBound, pd.StateRenewing, pd.StateRebinding, pd.StateRequesting}, s.State)
 }
 
 // Client takes in what the client of an uplink says. hasLease is false when only state or failure changed.
@@ -52,13 +52,13 @@ func (e *Engine) Client(uplink string, s ClientStatus, hasLease bool) {
 		}
 		was := e.clients[uplink]
 		s.Since = was.Since
-		if was.State != s.State && !(extends(was.State) && extends(s.State)) {
-			s.Since = time.Now()
-		}
 		if !hasLease {
 			s.Lease, s.Cause = was.Lease, was.Cause
 		} else {
 			e.unsaved = append(e.unsaved, job{lease: &s.Lease, uplink: uplink})
+		}
+		if was.State != s.State && !(was.keepsLease() && s.keepsLease()) {
+			s.Since = time.Now()
 		}
 		s.Reported = s.Reported || was.Reported
 		e.clients[uplink] = s

@@ -191,7 +191,7 @@ func TestBoundSince(t *testing.T) {
 			state string
 			since time.Duration
 		}{{"requesting", 0}, {"bound", time.Minute}, {"renewing", time.Minute}, {"bound", time.Minute}, {"rebinding", time.Minute}, {"bound", time.Minute},
-			{"soliciting", 6 * time.Minute}, {"bound", 7 * time.Minute}} {
+			{"requesting", time.Minute}, {"bound", time.Minute}, {"soliciting", 8 * time.Minute}, {"bound", 9 * time.Minute}} {
 			e.Client("fiber", ClientStatus{State: step.state, Reported: true, Lease: lease(bound.leases["fiber"])}, step.state == "bound")
 			synctest.Wait()
 			if got := e.Snapshot().Clients["fiber"].Since.Sub(began); got != step.since {

@@ -1,7 +1,10 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"syscall"
 	"time"
 
 	"uplinkd/internal/kernel"
@@ -76,6 +79,11 @@ func (e *Engine) log(r kernel.Report, refused []kernel.OpError) {
 	}
 	if len(r.Done) > most {
 		e.opt.Log.Info(fmt.Sprintf("and %d more operations", len(r.Done)-most))
+	}
+	gone := func(f kernel.OpError) bool { return errors.Is(f, syscall.ENODEV) }
+	if i := slices.IndexFunc(refused, gone); i >= 0 { // between the look at the links and the writing; the next look will tell
+		e.opt.Log.Warn("an interface has gone meanwhile", "err", refused[i])
+		refused = slices.DeleteFunc(slices.Clone(refused), gone)
 	}
 	for _, f := range refused[:min(most, len(refused))] {
 		e.opt.Log.Error(f.Error())

@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,5 +163,40 @@ func TestRefusalIsLoggedOnce(t *testing.T) {
 		}
 		kern.Change(func() { kern.Foreign, kern.State.Routes = theirs, nil })
 		check(2)
+	})
+}
+
+// unplugged has an interface that goes between the look at the links and the writing.
+type unplugged struct {
+	*fake.Kernel
+	dev string
+}
+
+func (k *unplugged) Apply(ctx context.Context, p kernel.Plan) (r kernel.Report) {
+	for _, op := range p.Ops {
+		err := fmt.Errorf("there is no device %s: %w", k.dev, syscall.ENODEV)
+		if route, ok := op.Row.(kernel.Route); ok && route.Dev == k.dev {
+			r.Failed = append(r.Failed, kernel.OpError{Op: op, Err: err})
+		} else if a, ok := op.Row.(kernel.Address); ok && a.Dev == k.dev {
+			r.Failed = append(r.Failed, kernel.OpError{Op: op, Err: err})
+		}
+	}
+	return r
+}
+
+func TestInterfaceGoneMeanwhileIsOneLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		e := start(t, &unplugged{&fake.Kernel{Link: fakeLinks()}, "lan0"}, newMemory(), parse(t, bound.config), func(o *Options) {
+			o.Log = slog.New(slog.NewTextHandler(&log, nil))
+		})
+		e.Client("fiber", ClientStatus{State: "bound", Reported: true, Lease: lease([]string{"2001:db8:1100::/56", "2001:db8:1200::/56"})}, true)
+		pass(time.Second)
+		if errs, warnings := strings.Count(log.String(), "level=ERROR"), strings.Count(log.String(), "an interface has gone meanwhile"); errs != 0 || warnings != 1 {
+			t.Errorf("%d errors and %d lines about it:\n%s", errs, warnings, log.String())
+		}
+		if n := len(e.Snapshot().Problems); n < 2 {
+			t.Errorf("status shows %d problems", n)
+		}
 	})
 }
