@@ -16,8 +16,8 @@ const (
 	longestWithdrawn = 5400 * time.Second // as RFC 9096 §3.4 has it for what hosts are told
 )
 
-// recordHeld makes the next ledger entry of u, and notes which of the delegations that it had were taken back before their
-// time. Until its lease would have ended, the provider may go on routing one here.
+// recordHeld makes the next ledger entry of u, and notes which of the delegations that it had were over before their time,
+// taken back or released. Until its lease would have ended, the provider may go on routing one here.
 func (p *planner) recordHeld(u *Uplink, reported bool) {
 	var withdrawn, records []HeldRecord
 	for _, r := range p.before.Holds[u.Name] {
@@ -51,8 +51,8 @@ func (r HeldRecord) compare(o HeldRecord) int { return r.Prefix.Compare(o.Prefix
 // another uplink. The rule comes after those of all delegations in use: whoever has a part of q now keeps it.
 func (c *compiler) withdrawn(u Uplink, q netip.Prefix) {
 	why := kernel.Reason{Config: u.Config, Uplink: u.Name, Delegation: q}
-	why.Rule = "what a provider has withdrawn before its time it may still route here, and it must not loop"
+	why.Rule = "a delegation that was over before its time may still be routed here, and must not loop"
 	c.route(kernel.Route{Table: u.Table, Dst: q, Metric: metricAggregate, Type: kernel.Unreachable, Reason: why})
-	why.Rule = "a source that the provider has withdrawn goes nowhere"
+	why.Rule = "a source from a delegation that was over before its time goes nowhere"
 	c.rule(kernel.Rule{Priority: c.site.Rules.Withdrawn + u.Number, From: q, Action: kernel.Unreachable, Reason: why})
 }

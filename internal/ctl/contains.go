@@ -29,7 +29,7 @@ func (x *Explanation) parts(s *engine.Snapshot, now time.Time) {
 			x.part(g.Exclude, "left out of "+g.Prefix.String()+" for the link to the provider (RFC 6603)")
 		}
 		for _, r := range u.Withdrawn {
-			x.part(r.Prefix, "taken back by the provider of uplink "+u.Name)
+			x.part(r.Prefix, withdrawn(u))
 		}
 		for _, a := range u.Loopback {
 			x.part(a.Address, "the router's own address on "+policy.Loopback+" (uplink "+u.Name+")")
@@ -46,7 +46,7 @@ func (x *Explanation) parts(s *engine.Snapshot, now time.Time) {
 			x.part(l.Prefix, borrowed(l, d))
 		}
 		for _, o := range d.Stale {
-			x.part(o.Prefix, "what downstream "+d.Name+" had before")
+			x.part(o.Prefix, former(o.Via, d))
 		}
 	}
 	slices.SortStableFunc(x.Contains, func(a, b Part) int {

@@ -9,6 +9,7 @@ import (
 	"uplinkd/internal/config"
 	"uplinkd/internal/engine"
 	"uplinkd/internal/kernel"
+	"uplinkd/internal/lifetime"
 	"uplinkd/policy"
 )
 
@@ -127,13 +128,13 @@ func (x *Explanation) downstream(d policy.Downstream, ledger policy.Ledger, now 
 	}
 	for _, o := range oldPrefixes(d, ledger, now) {
 		if x.in(o.Prefix) {
-			x.role(former(o, d))
+			x.role(x.inside(o.Prefix, former(o.Via, d)) + whatOf(o))
 			x.tabled = x.tabled || o.Gone
 		}
 	}
 	for _, p := range d.Announce.Prefixes {
 		if p.Stale && x.in(p.Prefix) {
-			x.role("in " + p.Prefix.String() + ", which hosts behind " + d.Interface + " are told to stop using (downstream " + d.Name + ")")
+			x.role(x.inside(p.Prefix, "a prefix that hosts behind "+d.Interface+" are told to stop using (downstream "+d.Name+")"))
 		}
 	}
 	if slices.ContainsFunc(d.Announce.DNS, x.is) {
@@ -170,8 +171,7 @@ func (x *Explanation) uplink(u policy.Uplink, c engine.ClientStatus, now time.Ti
 	}
 	for _, r := range u.Withdrawn {
 		if x.in(r.Prefix) {
-			x.role("in " + r.Prefix.String() + ", which the provider of uplink " + u.Name + " has taken back before its time: refused until " +
-				lifetimeAt(r.Until, now).Until)
+			x.role(x.inside(r.Prefix, withdrawn(u)) + ": refused " + stillFor(lifetimeAt(r.Until, now)))
 		}
 	}
 }
@@ -181,7 +181,7 @@ func ownOn(u policy.Uplink, a netip.Addr, now time.Time) string {
 	text := "the router's own address on " + u.Interface + " (uplink " + u.Name + ")"
 	for _, l := range u.Leased {
 		if l.Address == a {
-			return text + ", leased by DHCPv6 (IA_NA) until " + lifetimeAt(l.ValidUntil, now).Until
+			return text + ", leased by DHCPv6 (IA_NA) " + stillFor(lifetimeAt(l.ValidUntil, now))
 		}
 	}
 	return text + ", which uplinkd has not set: from a router advertisement (SLAAC) or somebody else"
@@ -212,19 +212,44 @@ func borrowed(l policy.Loan, d policy.Downstream) string {
 	return "lent to " + to
 }
 
-// former is what hosts are told of a prefix that they had.
-func former(o OldPrefix, d policy.Downstream) string {
-	text := "in " + o.Prefix.String() + ", which downstream " + d.Name + " has no more"
-	if o.Via.IsValid() {
-		text = "in " + o.Prefix.String() + ", which was lent to the inner router " + o.Via.String() + " on " + d.Interface + " (downstream " + d.Name + ")"
+// former is what d, or an inner router at via, does not have any more.
+func former(via netip.Addr, d policy.Downstream) string {
+	if via.IsValid() {
+		return "a former loan to the inner router " + via.String() + " on " + d.Interface + " (downstream " + d.Name + ")"
 	}
+	return "a former subnet of downstream " + d.Name
+}
+
+// whatOf continues former: what becomes of o.
+func whatOf(o OldPrefix) (text string) {
 	if o.Gone {
-		text += "; the provider does not route it to us any more, and whoever sends from it is told"
+		text = "; it is gone, and whoever sends from it is told"
 	}
 	if o.Until != nil {
-		text += "; routed to its hosts until " + o.Until.Until
+		text += "; routed to its hosts " + stillFor(*o.Until)
 	}
 	return text
+}
+
+// withdrawn is what the withdrawn delegations of u are.
+func withdrawn(u policy.Uplink) string {
+	return "a former delegation of uplink " + u.Name + ", over before its time"
+}
+
+// inside is what the address is that is asked about by being part of p, or the prefix by being p.
+func (x *Explanation) inside(p netip.Prefix, text string) string {
+	if x.Prefix == p {
+		return text
+	}
+	return "in " + p.String() + ", " + text
+}
+
+// stillFor is how long something holds yet.
+func stillFor(l Lifetime) string {
+	if l.Seconds == lifetime.Infinity {
+		return lifetime.Span(l.Seconds)
+	}
+	return "for another " + lifetime.Span(l.Seconds)
 }
 
 // used reports whether somebody uses it as part of delegation g.

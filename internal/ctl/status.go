@@ -73,7 +73,7 @@ type Uplink struct {
 	Client      Client6      `json:"client,omitzero"`           // not in what hooks get
 	Unasked     bool         `json:"no_prefix_asked,omitempty"` // dhcpv6.prefixes = []
 	Delegations []Delegation `json:"delegations"`
-	Withdrawn   []Withdrawn  `json:"withdrawn,omitempty"` // taken back by the provider before their time
+	Withdrawn   []Withdrawn  `json:"withdrawn,omitempty"` // over before their time: taken back, or released
 	Addresses   []Leased     `json:"addresses,omitempty"` // of the router itself, by DHCPv6
 	Loopback    []Leased     `json:"loopback,omitempty"`  // of the router itself on lo, out of the delegations
 	DNS         []netip.Addr `json:"dns,omitempty"`
@@ -82,8 +82,8 @@ type Uplink struct {
 	Config      string       `json:"config"`
 }
 
-// Withdrawn is a delegation that the provider has taken back before its time. He may still route it here: until its lease would
-// have ended, what comes for it or has a source in it is refused.
+// Withdrawn is a delegation that was over before its time: the provider has taken it back, or it was released. It may still be
+// routed here: until its lease would have ended, what comes for it or has a source in it is refused.
 type Withdrawn struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Until  Lifetime     `json:"until"`

@@ -36,7 +36,7 @@ type StaleLoan struct {
 type OldPrefix struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Via    netip.Addr   `json:"via,omitzero"`    // the inner router that had it; absent: on-link
-	Gone   bool         `json:"gone"`            // the provider does not route it to us any more: who sends from it is told (RFC 7084 L-14)
+	Gone   bool         `json:"gone"`            // with its delegation: who sends from it is told (RFC 7084 L-14)
 	Until  *Lifetime    `json:"until,omitempty"` // the end of that; not in what hooks get
 }
 
