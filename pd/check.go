@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Check finds what package wire would never have let through: what comes from a disk was checked when it was written there, and
-// disks lose bits, and people edit files. It ends up in router advertisements, logs and the environment of hooks.
+// Check returns an error if there is something in i that package wire never lets through. It is for what was read from a disk:
+// disks lose bits and people edit files, and all of this ends up in router advertisements, logs and the environment of hooks.
 func (i Info) Check() error {
 	for _, list := range []struct {
 		what  string

@@ -10,17 +10,17 @@ import (
 	"uplinkd/policy"
 )
 
-// device is an interface as it is told from others when it has another name.
+// device identifies an interface, whatever its name is.
 type device struct {
-	Index int    `json:"index"` // in the boot Boot; it lives as long as the interface
+	Index int    `json:"index"` // of the interface, in the boot Boot
 	Boot  string `json:"boot"`
 	MAC   string `json:"mac,omitempty"`
 }
 
-// followNames has what was announced follow an interface to its new name. The config goes by names: when two NICs exchange theirs,
-// each network follows its name to the other cable. But hosts stay on their cable, and have to be told that the prefix that
-// they have is not theirs any more, and whose link it was is known to the device alone. A device keeps its sysctls, too: what they
-// were before uplinkd goes with it, so that one which is no uplink any more gets them back.
+// followNames carries the records of what was announced on an interface, and of what its sysctls were, over to its new name. The
+// config goes by names: when two NICs exchange theirs, each network follows its name to the other cable. But the hosts stay on
+// their cable, and have to be told there that their prefix is not valid any more. And an interface keeps its sysctls: one that is
+// no uplink any more has to get the values from before uplinkd back.
 func (e *Engine) followNames() {
 	renamed := e.saved.renamed(e.links, e.opt.BootID)
 	if len(renamed) > 0 {
@@ -34,8 +34,8 @@ func (e *Engine) followNames() {
 	}
 }
 
-// renamed are the interfaces that have other names now, by the old ones. Who is not found keeps his name, as one that was deleted
-// and made anew does.
+// renamed maps the old names of interfaces to the new ones. An interface that is not there, or was deleted and made anew, has not
+// been renamed.
 func (d *durable) renamed(links []kernel.Link, boot string) map[string]string {
 	renamed := map[string]string{}
 	for was, dev := range d.Devices {
@@ -68,15 +68,15 @@ func (d *durable) alone(links []kernel.Link, mac string) bool {
 	return mac != "" && n == 2
 }
 
-// exchanged finds the interface that was called was in another boot, by its MAC address: under a name that uplinkd knows, while
-// another interface has its name. Less than that proves nothing, since MAC addresses wander: VLANs have that of what is below
-// them, and a bridge that has not got its ports yet another one than later.
-func (d *durable) exchanged(links []kernel.Link, was string) (now string) {
-	mac, away := d.Devices[was].MAC, false
+// exchanged finds the interface that had the name old before a reboot, by its MAC address: it has to have a name that uplinkd
+// knows, and another interface has to have the old one. Less than that proves nothing, since MAC addresses wander: a VLAN has that
+// of the interface below it, and a bridge that has no ports yet has another one than later.
+func (d *durable) exchanged(links []kernel.Link, old string) (now string) {
+	mac, away := d.Devices[old].MAC, false
 	for _, l := range links {
 		known, isKnown := d.Devices[l.Name]
 		switch {
-		case l.Name == was:
+		case l.Name == old:
 			away = l.MAC != mac
 		case mac == "" || l.MAC != mac:
 		case now != "" || !isKnown || known.MAC == mac:
@@ -116,7 +116,7 @@ func (e *Engine) devices(renamed map[string]string) map[string]device {
 	return next
 }
 
-// renameAnnounced is a copy of the records with the interfaces that have other names under these.
+// renameAnnounced returns a copy of the records with the new names of interfaces.
 func renameAnnounced(records map[string][]policy.AnnouncedRecord, renamed map[string]string) map[string][]policy.AnnouncedRecord {
 	next := make(map[string][]policy.AnnouncedRecord, len(records))
 	for owner, list := range records {
@@ -131,7 +131,7 @@ func renameAnnounced(records map[string][]policy.AnnouncedRecord, renamed map[st
 	return next
 }
 
-// renameSysctls is a copy of the values from before uplinkd with the variables of interfaces that have other names under these.
+// renameSysctls returns a copy of values, by variable, with the new names of interfaces in the names of variables.
 func renameSysctls(values map[string]string, renamed map[string]string) map[string]string {
 	const prefix = "net.ipv6.conf."
 	next := make(map[string]string, len(values))

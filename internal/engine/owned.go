@@ -22,7 +22,7 @@ func (a addressRecord) compare(b addressRecord) int {
 	return cmp.Or(strings.Compare(a.Dev, b.Dev), a.Prefix.Compare(b.Prefix))
 }
 
-// ownAddresses is for kernel.Scope.
+// ownAddresses are the addresses of the records, for kernel.Scope.
 func (e *Engine) ownAddresses() []kernel.Address {
 	list := make([]kernel.Address, 0, len(e.saved.Addresses))
 	for _, r := range e.saved.Addresses {
@@ -41,7 +41,7 @@ func (e *Engine) rememberAddresses(have kernel.State, plan kernel.Plan) (found, 
 	for _, op := range plan.Ops {
 		if a, ok := op.Row.(kernel.Address); ok && e.opt.NoOwnerMark && op.Verb != kernel.Delete {
 			r := addressRecord{Dev: a.Dev, Prefix: a.Prefix}
-			if op.Verb == kernel.Replace && slices.ContainsFunc(next, func(n addressRecord) bool { return n.Dev == r.Dev && n.Prefix == r.Prefix }) {
+			if op.Verb == kernel.Replace && slices.ContainsFunc(next, func(n addressRecord) bool { return n.compare(r) == 0 }) {
 				continue // another length is another address to the kernel: it is made anew
 			}
 			next = append(slices.DeleteFunc(next, r.isSame), r)
@@ -59,8 +59,8 @@ func (r addressRecord) isSame(n addressRecord) bool {
 	return r.Dev == n.Dev && r.Prefix.Addr() == n.Prefix.Addr()
 }
 
-// forgetRefused drops the records of addresses that the kernel did not take: that of somebody else may be in the way, and
-// would be ours at the next look. It reports whether there were any.
+// forgetRefused drops the records of addresses that the kernel did not take: one of somebody else may be in the way, and
+// would be taken for ours when the kernel is read again. It reports whether there were any.
 func (e *Engine) forgetRefused(r kernel.Report) (dropped bool) {
 	for _, f := range r.Failed {
 		a, ok := f.Op.Row.(kernel.Address)

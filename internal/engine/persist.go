@@ -21,7 +21,7 @@ type durable struct {
 	Sysctls   map[string]string `json:"sysctls"`   // name → value from before uplinkd
 	Addresses []addressRecord   `json:"addresses"` // owned, sorted
 	Borrowers []policy.Borrower `json:"borrowers,omitempty"`
-	Devices   map[string]device `json:"devices,omitempty"` // by name, those on which something is announced
+	Devices   map[string]device `json:"devices,omitempty"` // by name: those of the config, and those on which something was announced
 }
 
 // reported is what consumers of events have been told, in site.json. In another boot nothing of it is true any more.

@@ -14,8 +14,8 @@ import (
 type Signs struct {
 	link   int        // index of the interface
 	router netip.Addr // the best default router that there was last
-	away   bool       // it was one no more, and no other took its place
-	macs   macs       // of it
+	away   bool       // there is no default router now
+	macs   macs       // of router
 	before Facts
 }
 

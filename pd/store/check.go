@@ -41,10 +41,6 @@ func checkLease(l pd.Lease) error {
 			return err
 		}
 	}
-	return checkInfo(l)
-}
-
-func checkInfo(l pd.Lease) error {
 	if k := l.Reconf; k != nil && (!k.ServerID.Valid() || len(k.Key) != reconfKeyLen) {
 		return fmt.Errorf("reconf: server_id of %d octets and key of %d, want 3 to 130 and %d", len(k.ServerID), len(k.Key), reconfKeyLen)
 	}
