@@ -34,7 +34,7 @@ func (p *planner) onLink() {
 	armed := slices.ContainsFunc(p.site.Downstreams, func(d Downstream) bool { return d.AnyIP.Armed })
 	for name, l := range p.w.Links {
 		for _, q := range l.OnLink {
-			if armed && name != Loopback && (!uplinks[name] || isOneLink(q) && !p.heldElsewhere(q, name)) {
+			if armed && name != Loopback && q.Bits() > 0 && (!uplinks[name] || isOneLink(q) && !p.heldElsewhere(q, name)) {
 				p.site.OnLink = append(p.site.OnLink, q)
 			}
 		}
@@ -75,7 +75,7 @@ func (p *planner) onLinkAt(u *Uplink, elsewhere map[netip.Prefix]bool) {
 // leads where main's default route does.
 //
 // Of an on-link prefix in what the site itself has, main says the same as of the whole: who announces a part of a network, or
-// all of it, on another link does not draw it there.
+// all of it, on another link does not draw it there. And where ::/0 is on-link, main's default route is said once more.
 func (c *compiler) onLink() {
 	held := map[netip.Prefix]kernel.Route{}
 	for _, r := range c.state.Routes {
@@ -83,11 +83,15 @@ func (c *compiler) onLink() {
 			held[r.Dst] = r
 		}
 	}
-	preferred := c.preferred()
+	first, preferred := c.preferred()
 	ruled := map[netip.Prefix]bool{}
 	for _, u := range c.site.Uplinks {
 		for _, q := range u.OnLink {
-			if r, ok := longest(held, q); ok {
+			r, ok := longest(held, q)
+			if q.Bits() == 0 {
+				r, ok = first, first.Dst.IsValid()
+			}
+			if ok {
 				if r.Dst == q && r.Metric <= u.ahead() {
 					continue
 				}
@@ -105,7 +109,7 @@ func (c *compiler) onLink() {
 				c.route(kernel.Route{Table: u.Table, Dst: q, Metric: metricOnLink, Type: kernel.Unicast, Dev: u.Interface, Reason: why})
 				table = u.Table
 			}
-			if !ruled[q] && table != 0 { // of two uplinks with the same neighbours, the first in the config
+			if !ruled[q] && table != 0 && q.Bits() > 0 { // of two uplinks with the same neighbours, the first in the config
 				ruled[q] = true
 				why.Rule = "packets to neighbours on an uplink's link that have no source yet, or one of no uplink"
 				c.rule(kernel.Rule{Priority: c.site.Rules.OnLink, To: q, Action: kernel.Unicast, Table: table, Reason: why})
@@ -123,9 +127,9 @@ func longest(held map[netip.Prefix]kernel.Route, q netip.Prefix) (r kernel.Route
 	return r, ok
 }
 
-// preferred is the table of the uplink to which main's default route leads; 0 for none.
-func (c *compiler) preferred() (table uint32) {
-	best := kernel.Route{Metric: kernel.MetricLast}
+// preferred is main's default route, and the table of the uplink to which it leads; 0 for none.
+func (c *compiler) preferred() (best kernel.Route, table uint32) {
+	best.Metric = kernel.MetricLast
 	for _, r := range c.state.Routes {
 		if r.Table == kernel.TableMain && r.Dst.Bits() == 0 && r.Metric < best.Metric {
 			best = r
@@ -136,5 +140,5 @@ func (c *compiler) preferred() (table uint32) {
 			table = u.Table
 		}
 	}
-	return table
+	return best, table
 }

@@ -22,7 +22,7 @@ func anyOnLink(t *rapid.T, cfg *config.Config, w World) {
 			continue
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "prefixes on-link") {
-			q := pfx(rapid.SampledFrom([]string{"3fff:b::/64", "3fff:b::/80", "3fff:c::/56", "2001:db8:ffff::/64", "2001:db8:ffff::1/128", "2000::/3", "8000::/1",
+			q := pfx(rapid.SampledFrom([]string{"3fff:b::/64", "3fff:b::/80", "3fff:c::/56", "2001:db8:ffff::/64", "2001:db8:ffff::1/128", "2000::/3", "::/0", "8000::/1",
 				"2001:db8:1100::/64", "2001:db8:1100::/72", "2001:db8:1200::/62", "2001:db8:1300::/56", "2001:db8:1400::/64", "2001:db8::/32", "fd00:1:2::/64",
 				"fd00:1:2::/48", "fd00::/8"}).Draw(t, "on-link"))
 			if !slices.Contains(l.OnLink, q) {
@@ -187,6 +187,25 @@ func TestOnLinkSparesBetterRoutes(t *testing.T) {
 	for _, src := range []string{"2001:db8:1100::7", "2001:db8:2200::7", "3fff:77::1", "::"} {
 		if got := lookup(state, netip.MustParseAddr(src), netip.MustParseAddr("3fff:b::1"), "lan0"); got != "vpn0" {
 			t.Errorf("from %s it leaves by %q\n%s", src, got, state.Text(epoch))
+		}
+	}
+}
+
+// A router that says that everything is on-link has main's default route no more than others.
+func TestEverythingOnLink(t *testing.T) {
+	for name, routers := range map[string][]Router{"a default route": {router(epoch, "fe80::1")}, "none": nil} {
+		w := rogueDSL()
+		l := w.Links["wan1"]
+		l.OnLink, l.OnLinkMetric = []netip.Prefix{pfx("::/0")}, 256
+		w.Links["wan1"] = l
+		w.Uplinks["dsl"] = UplinkFacts{Reported: true}
+		f := w.Uplinks["fiber"]
+		f.Heard.Routers = routers
+		w.Uplinks["fiber"] = f
+		site, _, _ := Plan(configOf(t, dslAndFiber), w, Ledger{})
+		state, want := onLinkToo(Compile(site), site, site), map[bool]string{true: "wan0", false: ""}[routers != nil]
+		if got := lookup(state, netip.IPv6Unspecified(), netip.MustParseAddr("2001:db8:ffff::1"), "lo"); got != want {
+			t.Errorf("%s: the router's own traffic leaves by %q, want %q\n%s", name, got, want, state.Text(epoch))
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // TestOnLinkOnAnotherUplink has a router on one uplink announce who its neighbours are: some that it has, the network of the
-// far server, the host, and the whole Internet. From addresses of the other uplink all of them are reached by that one, and
+// far server, the host, the whole Internet, and everything. From addresses of the other uplink all of them are reached by that one, and
 // from its own addresses its neighbours directly.
 func TestOnLinkOnAnotherUplink(t *testing.T) {
 	t.Parallel()
@@ -30,7 +30,7 @@ func TestOnLinkOnAnotherUplink(t *testing.T) {
 	link := netip.MustParsePrefix("3fff:b::/64")
 
 	rogue := s.rogue(forever, func(p *isp.Provider) {
-		list := []isp.RAPrefix{{Prefix: link, Autonomous: true}, {Prefix: far}, {Prefix: lan}, {Prefix: netip.PrefixFrom(host, 128)}, {Prefix: netip.MustParsePrefix("2000::/3")}}
+		list := []isp.RAPrefix{{Prefix: link, Autonomous: true}, {Prefix: far}, {Prefix: lan}, {Prefix: netip.PrefixFrom(host, 128)}, {Prefix: netip.MustParsePrefix("2000::/3")}, {Prefix: netip.MustParsePrefix("::/0")}}
 		for i := range list {
 			list[i].OnLink, list[i].Preferred, list[i].Valid = true, 30000, 40000
 		}
@@ -41,7 +41,7 @@ func TestOnLinkOnAnotherUplink(t *testing.T) {
 	rogue.IP("-6 route add %s via %s dev up1", roguePool, s.router.LinkLocal("wan1"))
 	s.eventually("the kernel to believe the rogue's RA", func() (bool, string) {
 		text := s.router.IP("-6 route show dev wan1 proto kernel")
-		return strings.Count(text, "expires") == 5, text
+		return strings.Count(text, "expires") == 6, text
 	})
 	s.reachFrom(host)
 	s.pings(s.host, neighbour, "-I", host.String())

@@ -124,7 +124,7 @@ func (k *Kernel) readOnLink(ctx context.Context, links map[uint32]*kernel.Link, 
 	return nil
 }
 
-// isOnLink reports whether r leads to neighbours.
+// isOnLink reports whether r leads to neighbours. Routers can say so of ::/0 as well.
 func isOnLink(r kernel.Route) bool {
-	return r.Type == kernel.Unicast && !r.Gateway.IsValid() && r.Dst.Bits() > 0 && !r.Dst.Addr().IsLinkLocalUnicast() && !r.Dst.Addr().IsMulticast()
+	return r.Type == kernel.Unicast && !r.Gateway.IsValid() && !r.Dst.Addr().IsLinkLocalUnicast() && !r.Dst.Addr().IsMulticast()
 }

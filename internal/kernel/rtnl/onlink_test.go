@@ -43,7 +43,7 @@ func TestOnLink(t *testing.T) {
 				"-6 route add 2001:db8:2::/64 dev v0 proto ra metric 100",      // twice the same
 				"-6 route add 2000::/3 dev v1 proto kernel",                    // as of a rogue RA
 				"-6 route add fd00:6::/64 dev v1 proto kernel",                 //
-				"-6 route add default dev v1 proto kernel",                     // a tunnel's
+				"-6 route add default dev v1 proto kernel",                     // as of another one
 				"-6 route add 2001:db8:6::/64 dev v0 proto static",             // the user's
 				"-6 route add 2001:db8:7::/64 dev v0 proto ra table 1001",      // in no way of others
 				"-6 route add 2001:db8:8::/64 via fe80::77 dev v0 proto ra",    // a Route Information option
@@ -55,7 +55,7 @@ func TestOnLink(t *testing.T) {
 			if want := []netip.Prefix{prefix("2001:db8:1::/48"), prefix("2001:db8:2::/64"), prefix("2001:db8:5::2/128")}; !slices.Equal(v0, want) {
 				t.Errorf("on-link on v0: %v, want %v", v0, want)
 			}
-			if want := []netip.Prefix{prefix("2000::/3"), prefix("fd00:6::/64")}; !slices.Equal(v1, want) {
+			if want := []netip.Prefix{prefix("::/0"), prefix("2000::/3"), prefix("fd00:6::/64")}; !slices.Equal(v1, want) {
 				t.Errorf("on-link on v1: %v, want %v", v1, want)
 			}
 			ip(t, "-6 route del unreachable 2001:db8:9::/64") // everything else goes with the devices
