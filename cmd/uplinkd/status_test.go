@@ -242,7 +242,7 @@ func TestStatusText(t *testing.T) {
 }
 
 func TestPlanTextOfDaemon(t *testing.T) {
-	for _, name := range []string{"renumbering", "starting"} {
+	for _, name := range []string{"renumbering", "starting", "kinds"} {
 		var b bytes.Buffer
 		page{w: &b}.plan(ctl.PlanOf(scenes()[name].snapshot(t), night))
 		golden(t, "status/"+name+".plan", b.Bytes())

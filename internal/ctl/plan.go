@@ -94,14 +94,13 @@ func reason(r kernel.Reason) Reason {
 	return Reason{Rule: r.Rule, Config: r.Config, Uplink: r.Uplink, Downstream: r.Downstream, Delegation: r.Delegation}
 }
 
-// announcedBy describes the router advertisements of a site.
+// announcedBy describes the router advertisements of a site: to hosts, or that there are none, and to the inner routers of pools.
 func announcedBy(s policy.Site, now time.Time) []Announced {
 	out := []Announced{}
 	for _, d := range s.Downstreams {
-		if d.Kind != string(config.Access) {
-			continue
+		if d.Kind == string(config.Access) || d.Announce.Send {
+			out = append(out, Announced{Downstream: d.Name, Interface: d.Interface, Announcement: announcement(d.Announce, now)})
 		}
-		out = append(out, Announced{Downstream: d.Name, Interface: d.Interface, Announcement: announcement(d.Announce, now)})
 	}
 	return out
 }
