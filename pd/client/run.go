@@ -49,6 +49,7 @@ type run struct {
 	failure  string          // of the latest exchange, one about bindings before others
 	failedOf pd.MessageType  // the message of that exchange
 	note     string          // of the latest partial grant
+	noted    map[string]bool // partial grants that are in the log
 	trouble  string          // with the socket
 	remote   limiter         // for log lines that others on the link can cause
 	sending  limiter         // for log lines about sending
@@ -273,7 +274,9 @@ func (r *run) step(in pd.Input, received time.Time) {
 			r.log.Warn("DHCPv6 exchange failed", "err", o.Text)
 		case pd.OutputNote:
 			note = o.Text
-			defer r.remote.log(r.log, "DHCPv6 note", "note", o.Text) // at the end: it must not hold up a lease
+			if r.isNews(note) {
+				defer r.remote.log(r.log, "DHCPv6 note", "note", note) // at the end: it must not hold up a lease
+			}
 		case pd.OutputDone:
 			r.released = true
 			for _, done := range r.waiting {

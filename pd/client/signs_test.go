@@ -182,6 +182,7 @@ func TestNote(t *testing.T) {
 			{[]pd.Output{lease(pd.CauseRenewed, both)}, ""},
 			{[]pd.Output{note("Renew: NoPrefixAvail"), lease(pd.CauseRenewed, prefix)}, "Renew: NoPrefixAvail"},
 			{[]pd.Output{lease(pd.CauseExpired, pd.Lease{})}, ""},
+			{[]pd.Output{note("Renew: NoPrefixAvail"), lease(pd.CauseBound, prefix)}, "Renew: NoPrefixAvail"},
 		} {
 			m.outputs = step.outputs
 			l.Suspect("test")
@@ -189,6 +190,9 @@ func TestNote(t *testing.T) {
 			if got := l.latest().Note; got != step.want {
 				t.Errorf("after %+v: note %q, want %q", step.outputs, got, step.want)
 			}
+		}
+		if n := strings.Count(l.log.String(), "DHCPv6 note"); n != 4 { // the third text once for each lease
+			t.Errorf("%d notes in the log:\n%s", n, &l.log)
 		}
 	})
 }
