@@ -46,21 +46,26 @@ func (p *planner) uplink(c config.Uplink) Uplink {
 			u.Leased = append(u.Leased, a)
 		}
 	}
-	for _, g := range p.granted(c.Name) {
+	p.delegations(&u, facts.Delegations)
+	p.recordHeld(&u, facts.Reported)
+	return u
+}
+
+// delegations adds to u what it is granted and can use; reported is all that its client holds.
+func (p *planner) delegations(u *Uplink, reported []Granted) {
+	for _, g := range p.granted(u.Name) {
 		if u.holds(g.Prefix) {
 			continue
 		}
 		if other, overlaps := p.use(g.Prefix, u.Name); overlaps {
-			p.problem("uplink."+c.Name, "delegation-overlap", "%s overlaps %s, so it is not used: sources in it would belong to two delegations", g.Prefix, other)
+			p.problem("uplink."+u.Name, "delegation-overlap", "%s overlaps %s, so it is not used: sources in it would belong to two delegations", g.Prefix, other)
 			continue
 		}
 		u.Delegations = append(u.Delegations, Delegation{Prefix: g.Prefix, Exclude: g.Exclude, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil,
 			State: stateAt(g, p)})
 	}
-	supersede(u.Delegations, facts.Delegations)
+	supersede(u.Delegations, reported)
 	slices.SortFunc(u.Delegations, func(a, b Delegation) int { return a.Prefix.Compare(b.Prefix) })
-	p.recordHeld(&u, facts.Reported)
-	return u
 }
 
 func (u Uplink) holds(q netip.Prefix) bool {
