@@ -26,7 +26,8 @@ var neverDelegated = []struct {
 	{netip.MustParsePrefix("2002::/16"), "overlaps 6to4 2002::/16"},
 }
 
-// Undelegable says why the IPv6 prefix p cannot be a delegation or, as a /128, a leased address, as a predicate; "" if it can.
+// Undelegable says why the IPv6 prefix p cannot be a delegation or, as a /128, a leased address, in words that can follow its
+// name; "" if it can be one.
 func Undelegable(p netip.Prefix) string {
 	for _, n := range neverDelegated {
 		if p.Overlaps(n.prefix) {

@@ -136,8 +136,8 @@ func (t *tasks) obsolete(cfg *config.Config) (stops []running) {
 	return append(append(stops, t.silenced(cfg)...), t.followServers(cfg)...)
 }
 
-// silence has hosts told that it is over with the announcements that cfg does not have, and inner routers with what they have
-// borrowed. It comes before the engine follows cfg: a sender that is to announce something else, or nothing, could not say what
+// silence has hosts told that announcements which cfg does not have any more are over, and inner routers that what they have
+// borrowed is. It comes before the engine follows cfg: a sender that is to announce something else, or nothing, could not say what
 // has ended.
 func (t *tasks) silence(cfg *config.Config) {
 	t.following.Lock()

@@ -1,5 +1,5 @@
-// Package bucket is the token bucket that bounds what others can make uplinkd do. It has no clock of its own, does not wait,
-// and is not safe for concurrent use.
+// Package bucket is the token bucket that bounds how much work others can make for uplinkd. It has no clock of its own, does
+// not wait, and is not safe for concurrent use.
 package bucket
 
 import "time"
@@ -19,7 +19,7 @@ func (b Bucket) Wait(now time.Time) time.Duration {
 	return max(0, b.full.Add(-time.Duration(b.size-1)*b.period).Sub(now))
 }
 
-// Take takes a token at a time, also one that is not there yet.
+// Take takes a token, also one that is not there yet at that time.
 func (b *Bucket) Take(at time.Time) {
 	if b.full.Before(at) {
 		b.full = at

@@ -84,8 +84,8 @@ func (b *bindings) candidate(c client) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// blocked is how many prefixes of the length handed out now cannot be because of those handed out before, at most: these
-// may be of any length.
+// blocked is how many prefixes of the present length, at most, cannot be handed out because of those that have been, which may
+// be of any length.
 func (b *bindings) blocked() (n uint64) {
 	for q := range b.taken {
 		n += 1 << max(0, b.length-q.Bits())

@@ -12,7 +12,7 @@ import (
 // optionEncryptedDNS is the Encrypted DNS option (RFC 9463 §6.1), which the ndp library does not know.
 const optionEncryptedDNS = 144
 
-// encryptedDNS is such an option without type and length, with lifetime 0. As a string it can be compared.
+// encryptedDNS is the option for r without type and length, and with lifetime 0. It is a string because these can be compared.
 func encryptedDNS(r pd.Resolver) string {
 	field := func(b, data []byte) []byte {
 		return append(binary.BigEndian.AppendUint16(b, uint16(len(data))), data...)
@@ -29,7 +29,7 @@ func encryptedDNS(r pd.Resolver) string {
 	return string(b)
 }
 
-// encryptedDNSOf are the options for those that hosts can have a use for.
+// encryptedDNSOf are the options for those of list that can stand in one.
 func encryptedDNSOf(list []pd.Resolver) (options []string) {
 	for _, r := range list {
 		if r.Check() == nil {

@@ -47,7 +47,7 @@ func (d *decoder) resolver(code dhcpv6.OptionCode, b []byte) {
 	d.m.Resolvers = append(d.m.Resolvers, r)
 }
 
-// cutField splits b behind a field that begins with its length.
+// cutField takes a field that begins with its length, in two octets, off b.
 func cutField(b []byte) (field, rest []byte, ok bool) {
 	if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
 		return nil, nil, false
