@@ -185,6 +185,7 @@ func TestNote(t *testing.T) {
 			{[]pd.Output{note("Renew: NoPrefixAvail"), lease(pd.CauseBound, prefix)}, "Renew: NoPrefixAvail"},
 		} {
 			m.outputs = step.outputs
+			time.Sleep(time.Minute) // there is a limit for lines
 			l.Suspect("test")
 			synctest.Wait()
 			if got := l.latest().Note; got != step.want {
