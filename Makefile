@@ -81,6 +81,7 @@ install: ## DESTDIR, PREFIX (/usr/local) and SYSCONFDIR (/etc) are honoured; an 
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/contrib contrib/uplinkd.toml
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/contrib/systemd contrib/systemd/hooks-as-root.conf
 	install -D -m 755 -t $(DESTDIR)$(DOCDIR)/contrib/hooks contrib/hooks/*
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/contrib/anyip $(filter-out %_test.go,$(wildcard contrib/anyip/*.go))
 	[ -e $(DESTDIR)$(SYSCONFDIR)/uplinkd/uplinkd.toml ] || \
 		install -D -m 644 -t $(DESTDIR)$(SYSCONFDIR)/uplinkd contrib/uplinkd.toml
 
