@@ -13,22 +13,22 @@ import (
 	"uplinkd/internal/kernel"
 )
 
-// onLink is what the last dumps said of on-link prefixes. Even for a dump that is filtered the kernel walks through the whole
-// table, 27 ms for 100,000 routes, and where somebody has so many, they change all the time. So while a watch stands, and has
-// heard of nothing but other programs' routes, the routes of the last dumps count for a while.
+// onLink keeps the routes from which on-link prefixes were read last. Even for a dump that is filtered the kernel walks through the
+// whole table, 27 ms for 100,000 routes, and a table of that size changes all the time. So while a watch stands, and has heard of
+// nothing but other programs' routes, these routes are not dumped again.
 type onLink struct {
 	routes []found[kernel.Route] // guarded by Kernel.mu
 
 	mu      sync.Mutex
-	watches int
-	fresh   bool
-	read    time.Time
+	watches int       // that stand
+	fresh   bool      // nothing else was heard since the routes were read
+	read    time.Time // when that was
 }
 
-// onLinkAge is how long routes count at most: the engine reads everything anew every 30 to 60 seconds.
+// onLinkAge is how long routes are kept at most: the engine reads everything anew every 30 to 60 seconds.
 const onLinkAge = 20 * time.Second
 
-// watched says that a watch stands from now on, or does not any more. Nothing is known of what came before.
+// watched says that a watch stands from now on, or does not any more. Before it nothing was heard, so the routes are not fresh.
 func (o *onLink) watched(stands bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -40,22 +40,21 @@ func (o *onLink) watched(stands bool) {
 	}
 }
 
-// note looks whether a notification is about anything else than a route that is of no interest here. That of a route comes
-// also when it goes with its device, unless a sysctl says no; that of the device comes always.
+// note takes in a notification: unless it is about another program's route, the routes have to be read again. Of routes that go
+// with their device the kernel need not tell (net.ipv6.route.skip_notify_on_dev_down), but it always tells of the device.
 func (o *onLink) note(b []byte) {
 	if len(b) >= unix.NLMSG_HDRLEN+unix.SizeofRtMsg {
-		switch typ := native.Uint16(b[4:]); typ {
-		case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-			if family, protocol := b[unix.NLMSG_HDRLEN], b[unix.NLMSG_HDRLEN+5]; family != unix.AF_INET6 || !slices.Contains(onLinkProtocols, protocol) {
-				return
-			}
+		typ, family, protocol := native.Uint16(b[4:]), b[unix.NLMSG_HDRLEN], b[unix.NLMSG_HDRLEN+5]
+		isRoute := typ == unix.RTM_NEWROUTE || typ == unix.RTM_DELROUTE
+		if isRoute && (family != unix.AF_INET6 || !slices.Contains(onLinkProtocols, protocol)) {
+			return
 		}
 	}
 	o.spoil()
 }
 
-// onLinkProtocols are those of routes that the kernel makes of addresses and of Prefix Information options, and of those that
-// programs make in whose hands RAs are on a link.
+// onLinkProtocols are the protocols of routes that the kernel makes of addresses and of Prefix Information options, and of those
+// that programs make which handle the RAs on a link in the kernel's place.
 var onLinkProtocols = []uint8{unix.RTPROT_KERNEL, unix.RTPROT_RA}
 
 // onLinkRoutes are the IPv6 routes of these protocols in main. The dumps name protocol and table, so that nothing else is copied.
@@ -75,8 +74,8 @@ func (k *Kernel) onLinkRoutes(ctx context.Context) (routes []found[kernel.Route]
 	return routes, nil
 }
 
-// counts reports whether the routes of the last dumps count. If not, those of the next ones will, unless something is heard
-// from now on.
+// counts reports whether the routes that were read last are fresh. If not, those that the caller reads now will be, unless
+// something is heard from now on.
 func (o *onLink) counts() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
