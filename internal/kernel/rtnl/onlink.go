@@ -104,7 +104,7 @@ func (k *Kernel) readOnLink(ctx context.Context, links map[uint32]*kernel.Link, 
 	}
 	own := map[place]bool{} // the kernel makes a route to an address of length 128 as well, but there nobody else is
 	for _, a := range addrs {
-		own[place{a.index, a.row.Prefix}] = true
+		own[place{a.index, netip.PrefixFrom(a.row.Prefix.Addr(), 128)}] = true
 	}
 	for _, f := range routes {
 		if l := links[f.index]; l != nil && isOnLink(f.row) && !own[place{f.index, f.row.Dst}] {

@@ -38,6 +38,7 @@ func TestOnLink(t *testing.T) {
 				"address add 2001:db8:2::1/64 dev v0 nodad",
 				"address add 2001:db8:3::1/64 dev v0 nodad noprefixroute",
 				"address add 2001:db8:4::1/128 dev v0 nodad",                   // a route, but to nobody
+				"address add 2001:db8:a::/64 dev v0 nodad",                     // an address of zeros, and a route to its prefix
 				"address add 2001:db8:5::1 peer 2001:db8:5::2/128 dev v0",      // a neighbour
 				"-6 route add 2001:db8:1::/48 dev v0 proto ra metric 100",      // as NetworkManager has it
 				"-6 route add 2001:db8:2::/64 dev v0 proto ra metric 100",      // twice the same
@@ -52,7 +53,7 @@ func TestOnLink(t *testing.T) {
 				ip(t, args)
 			}
 			v0, v1 := onLinkOf(t, k)
-			if want := []netip.Prefix{prefix("2001:db8:1::/48"), prefix("2001:db8:2::/64"), prefix("2001:db8:5::2/128")}; !slices.Equal(v0, want) {
+			if want := []netip.Prefix{prefix("2001:db8:1::/48"), prefix("2001:db8:2::/64"), prefix("2001:db8:5::2/128"), prefix("2001:db8:a::/64")}; !slices.Equal(v0, want) {
 				t.Errorf("on-link on v0: %v, want %v", v0, want)
 			}
 			if want := []netip.Prefix{prefix("::/0"), prefix("2000::/3"), prefix("fd00:6::/64")}; !slices.Equal(v1, want) {
