@@ -165,6 +165,12 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.opt.Log.Warn("read the kernel before the first plan", "err", err)
 	}
 	e.step(ctx)
+	e.follow(ctx)
+	return nil
+}
+
+// follow takes a step whenever there is something to decide, until ctx ends.
+func (e *Engine) follow(ctx context.Context) {
 	var noise <-chan time.Time
 	var took time.Duration // to act on noise, last time
 	timer := time.NewTimer(0)
@@ -178,7 +184,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		timer.Reset(time.Until(wake))
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case f := <-e.facts:
 			if e.take(f) {
 				e.step(ctx)
