@@ -12,7 +12,7 @@ import (
 var explainVerb = verb{
 	name: "explain", args: "ADDRESS|PREFIX", summary: "what uplinkd has to do with an address or prefix, and why",
 	about: "Asks the daemon about an IP address: what it is (the router's own, in a downstream's subnet, lent to an inner router, in an unused part of a delegation, " +
-		"withdrawn, gone, a next hop), the lease and the lines of the configuration behind it, and the routes, rules and nft tables that concern it, each with its reason. " +
+		"withdrawn, gone, a next hop, on the link of an uplink), the lease and the lines of the configuration behind it, and the routes, rules and nft tables that concern it, each with its reason. " +
 		"Of a prefix it tells what holds for all of its addresses, and who has which parts of it.",
 	failed:   "it is not ours, or the daemon cannot be asked",
 	examples: []string{"uplinkd explain 2001:db8:100::1", "uplinkd explain 2001:db8:100:fe::/64", "uplinkd explain --json 2001:db8:100::1 | jq -r '.roles[]'"},
@@ -45,7 +45,7 @@ func cmdExplain(env *environment, args []string) int {
 	case x.Ours:
 		env.page().explanation(x)
 	default:
-		env.page().block("", subject(x)+" is not ours: no delegation, subnet, next hop or announcement of uplinkd has to do with it. "+
+		env.page().block("", subject(x)+" is not ours: no delegation, subnet, next hop, link or announcement of uplinkd has to do with it. "+
 			"All there is: uplinkd status", plain)
 	}
 	if !x.Ours {

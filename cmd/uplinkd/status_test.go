@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -35,6 +36,7 @@ type scene struct {
 	ready   bool
 	inner   []policy.Borrower
 	globals map[string][]netip.Prefix // addresses on links
+	onLink  map[string][]netip.Prefix // neighbours
 }
 
 func (s scene) snapshot(t *testing.T) *engine.Snapshot {
@@ -44,11 +46,14 @@ func (s scene) snapshot(t *testing.T) *engine.Snapshot {
 		t.Fatal(err)
 	}
 	w := policy.World{Now: night, Links: map[string]kernel.Link{}, Uplinks: s.facts, ULA: cfg.ULA.Prefix, Borrowers: s.inner}
+	var links []kernel.Link
 	for i, name := range s.links {
-		w.Links[name] = kernel.Link{Name: name, Index: i + 1, Up: true, Carrier: true, MTU: 1500, Globals: s.globals[name]}
+		w.Links[name] = kernel.Link{Name: name, Index: i + 1, Up: true, Carrier: true, MTU: 1500, Globals: s.globals[name], OnLink: s.onLink[name],
+			OnLinkMetric: 256, LinkLocal: netip.MustParseAddr(fmt.Sprintf("fe80::a%d", i))}
+		links = append(links, w.Links[name])
 	}
 	site, problems, ledger := policy.Plan(cfg, w, s.ledger)
-	return &engine.Snapshot{Time: night, Version: "v0.1", Ready: s.ready, Site: site, Problems: append(problems, s.more...), Clients: s.clients,
+	return &engine.Snapshot{Time: night, Version: "v0.1", Ready: s.ready, Site: site, Links: links, Problems: append(problems, s.more...), Clients: s.clients,
 		Wanted: policy.Compile(site), Waiting: s.waiting, Ledger: ledger,
 		Counters: engine.Counters{Steps: 12, Writes: 14, Events: 2, LastStep: 830 * time.Microsecond, LastPlan: 14}}
 }
@@ -163,7 +168,13 @@ func scenes() map[string]scene {
 			clients: map[string]engine.ClientStatus{"fiber": boundClient(first)},
 			inner:   []policy.Borrower{borrower("inner", 1, 62), borrower("lan", 2, 0), borrower("lan", 3, 0), otherBorrower()},
 			ledger: policy.Ledger{Announced: map[string][]policy.AnnouncedRecord{"lan": {{Prefix: netip.MustParsePrefix("2001:db8:99::/64"), Until: at(time.Hour)}}},
-				Loans: map[string][]policy.LoanRecord{"inner": {{Client: innerRouter, IAID: 1, Prefix: netip.MustParsePrefix("2001:db8:99:fc::/62"), Until: at(40 * time.Minute)}}}}},
+				Loans: map[string][]policy.LoanRecord{"inner": {{Client: innerRouter, IAID: 1, Prefix: netip.MustParsePrefix("2001:db8:99:fc::/62"), Until: at(40 * time.Minute)}}},
+				Holds: map[string][]policy.HeldRecord{"fiber": {{Prefix: netip.MustParsePrefix("2001:db8:99::/56"), Until: at(time.Hour)}}}}},
+		"neighbours": {config: largeConfig, links: []string{"wan0", "lan0", "wan1"}, ready: true,
+			facts: map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Heard: heard},
+				"cable": {Reported: true, Heard: heard}},
+			globals: map[string][]netip.Prefix{"wan0": {netip.MustParsePrefix("2001:db8:aaaa::5/64")}},
+			onLink:  map[string][]netip.Prefix{"wan0": {netip.MustParsePrefix("2001:db8:aaaa::/64")}, "wan1": {netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2001:db8:100:77::/64")}}},
 		"no-lan": {config: "[uplink.fiber]\ninterface = \"wan0\"\n", links: []string{"wan0", "lo"}, ready: true,
 			facts:   map[string]policy.UplinkFacts{"fiber": {Reported: true, Delegations: []policy.Granted{first}, Heard: heard}},
 			clients: map[string]engine.ClientStatus{"fiber": boundClient(first)}},
@@ -263,6 +274,7 @@ func TestExplainText(t *testing.T) {
 	for name, list := range map[string][]string{
 		"renumbering": {"2001:db8:100::1", "2001:db8:100:0:1234::1", "2001:db8:2200:77::1", "2001:db8:99::7", "2001:db8:99::/56", "fe80::1"},
 		"no-lan":      {"2001:db8:100:ff::1"},
+		"neighbours":  {"2001:db8:aaaa::99", "2001:db8:aaaa::/64", "2001:db8:aaaa::/48"},
 	} {
 		s := scenes()[name].snapshot(t)
 		for _, what := range list {
@@ -276,7 +288,7 @@ func TestExplainText(t *testing.T) {
 func TestExplainTextOfUses(t *testing.T) {
 	s := scenes()["kinds"].snapshot(t)
 	for _, what := range []string{"2001:db8:100:fe::/64", "2001:db8:100:1c::1", "2001:db8:100:1::7", "2001:db8:100:20::9", "2001:db8:100:2::1", "fd12:3456:789a::/48",
-		"fd12:3456:789a::7", "fd12:3456:789a:7000::1", "2001:db8:99::/64", "2001:db8:99:fc::1", "2001:db8:100::/56", "2001:db8:100::/58", "2001:db8:100:80::/60", "2001:db8::/32", "fe80::77"} {
+		"fd12:3456:789a::7", "fd12:3456:789a:7000::1", "2001:db8:99::/64", "2001:db8:99:fc::1", "2001:db8:99:77::1", "2001:db8:100::/56", "2001:db8:100::/58", "2001:db8:100:80::/60", "2001:db8::/32", "fe80::77"} {
 		x := explained(s, what)
 		var b bytes.Buffer
 		page{w: &b}.explanation(x)
@@ -303,6 +315,31 @@ func TestExplainOwnAddress(t *testing.T) {
 	}
 	if x := ctl.Explain(s.snapshot(t), netip.MustParseAddr("2001:db8:77::6"), night); x.Ours {
 		t.Errorf("an address beside the router's: %q", x.Roles)
+	}
+}
+
+// TestExplainLinks asks about neighbours on uplinks, and about the router's own link-local addresses.
+func TestExplainLinks(t *testing.T) {
+	for _, tt := range []struct{ scene, what, want string }{
+		{"neighbours", "2001:db8:aaaa::5", "the router's own address on wan0 (uplink fiber), which uplinkd has not set: from a router advertisement (SLAAC) or somebody else"},
+		{"neighbours", "2001:db8:aaaa::6", "on the link of uplink fiber (wan0)"},
+		{"neighbours", "2001:db8:100::6", "in the subnet of downstream lan, on link at lan0"},
+		{"neighbours", "2001:db8:100:77::6", "in delegation 2001:db8:100::/56 of uplink fiber, in a part that no downstream uses: unreachable | on the link of uplink cable (wan1)"},
+		{"neighbours", "2001:db8:bbbb::6", "in 2001:db8::/32, on the link of uplink cable (wan1) for the kernel, but too much for one link: packets go where all others go"},
+		{"neighbours", "2001:db8::/32", "on the link of uplink cable (wan1) for the kernel, but too much for one link: packets go where all others go"},
+		{"neighbours", "3fff::6", ""},
+		{"neighbours", "fe80::a0", "the router's own link-local address on wan0 (uplink fiber)"},
+		{"neighbours", "fe80::a1", "the router's own link-local address on lan0, which hosts have as their default router (downstream lan)"},
+		{"neighbours", "fe80::a9", ""},
+		{"kinds", "fe80::a0", "the router's own link-local address on wan0 (uplink fiber)"},
+		{"kinds", "fe80::a2", "the router's own link-local address on tr0, which inner routers have as their default router (downstream inner)"},
+		{"kinds", "fe80::a3", "the router's own link-local address on tr1 (downstream office)"},
+		{"dead", "fe80::a1", "the router's own link-local address on lan0 (downstream lan)"},
+	} {
+		x := explained(scenes()[tt.scene].snapshot(t), tt.what)
+		if got := strings.Join(x.Roles, " | "); got != tt.want || x.Ours != (tt.want != "") {
+			t.Errorf("%s in scene %s: ours %v, %q; want %q", tt.what, tt.scene, x.Ours, got, tt.want)
+		}
 	}
 }
 

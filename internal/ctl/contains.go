@@ -37,6 +37,11 @@ func (x *Explanation) parts(s *engine.Snapshot, now time.Time) {
 		for _, a := range u.Addresses {
 			x.part(netip.PrefixFrom(a, a.BitLen()), ownOn(u, a, now))
 		}
+		for _, r := range toNeighbours(s.Wanted) {
+			if r.Reason.Uplink == u.Name {
+				x.part(r.Dst, linkText(u, r.Dst))
+			}
+		}
 	}
 	for _, d := range s.Site.Downstreams {
 		for _, n := range d.Subnets {

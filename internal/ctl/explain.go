@@ -30,8 +30,10 @@ type Explanation struct {
 	Rules         []Row            `json:"rules"`              // for packets from it or to it, in the kernel's order
 	Tables        []Row            `json:"nft_tables,omitempty"`
 
-	tabled    bool // uplinkd's nft table is about it
-	unclaimed bool // it lies in a delegation or the ULA prefix, and no downstream uses all of it
+	uplinks   []string       // in whose delegations, former ones included, or on whose links it lies
+	onLink    []kernel.Route // to the neighbours that it is one of
+	tabled    bool           // uplinkd's nft table is about it
+	unclaimed bool           // it lies in a delegation, a former one or the ULA prefix, and no downstream uses all of it
 }
 
 // LoanOf is a loan with the config section of the downstream that lends it.
@@ -78,9 +80,11 @@ func explain(s *engine.Snapshot, addr netip.Addr, prefix netip.Prefix, now time.
 	case x.in(s.Site.ULA) && len(x.Subnets)+len(x.Loans) == 0:
 		x.role("in the ULA prefix " + s.Site.ULA.String() + x.unused())
 	}
+	x.neighbours(s.Wanted)
 	for _, u := range s.Site.Uplinks {
 		x.uplink(u, s.Clients[u.Name], now)
 	}
+	x.linkLocal(s)
 	x.services(s)
 	if len(x.Roles) == 0 && len(x.Contains) > 0 {
 		x.role("not one of uplinkd's prefixes, but it contains what is listed below")
@@ -149,29 +153,49 @@ func (x *Explanation) uplink(u policy.Uplink, c engine.ClientStatus, now time.Ti
 	if slices.ContainsFunc(u.Told.DNS, x.is) {
 		x.role("a name server that uplink " + u.Name + " offers")
 	}
-	if slices.ContainsFunc(u.Addresses, x.is) || slices.ContainsFunc(u.Leased, func(a policy.Leased) bool { return x.is(a.Address) }) {
+	own := slices.ContainsFunc(u.Addresses, x.is) || slices.ContainsFunc(u.Leased, func(a policy.Leased) bool { return x.is(a.Address) })
+	if own {
 		x.role(ownOn(u, x.Address, now))
 	}
 	internal := slices.ContainsFunc(u.Loopback, func(a policy.Internal) bool { return x.is(a.Address.Addr()) })
 	if internal {
 		x.role("the router's own address on " + policy.Loopback + ", since uplink " + u.Name + " has no other global one")
 	}
+	link := x.linkOf(u)
+	if isOneLink(link) {
+		x.uplinks = append(x.uplinks, u.Name)
+	}
+	x.delegated(u, c, own || internal || isOneLink(link), now)
+	switch {
+	case own || !link.IsValid():
+	case isOneLink(link):
+		x.role(linkText(u, link))
+	case len(x.Roles) == 0:
+		x.role(x.inside(link, linkText(u, link)))
+	}
+}
+
+// delegated tells in which delegations of u it is, former ones included; somebody has it besides if taken.
+func (x *Explanation) delegated(u policy.Uplink, c engine.ClientStatus, taken bool, now time.Time) {
 	for i, g := range u.Delegations {
 		if !x.in(g.Prefix) {
 			continue
 		}
 		described := uplink(u, c, now)
+		x.uplinks = append(x.uplinks, u.Name)
 		x.Delegations = append(x.Delegations, DelegationFrom{Delegation: described.Delegations[i], Uplink: u.Name, Config: u.Config, Client: described.Client})
 		switch {
 		case x.Prefix == g.Prefix:
 			x.role("delegated on uplink " + u.Name)
-		case !internal && !x.used(g.Prefix):
+		case !taken && !x.used(g.Prefix):
 			x.role("in delegation " + g.Prefix.String() + " of uplink " + u.Name + x.unused())
 		}
 	}
 	for _, r := range u.Withdrawn {
 		if x.in(r.Prefix) {
+			x.uplinks = append(x.uplinks, u.Name)
 			x.role(x.inside(r.Prefix, withdrawn(u)) + ": refused " + stillFor(lifetimeAt(r.Until, now)))
+			x.unclaimed = x.unclaimed || !taken && x.Prefix != r.Prefix
 		}
 	}
 }
@@ -307,8 +331,7 @@ func (x *Explanation) rows(s kernel.State, now time.Time) {
 // concerns leaves out rows of other uplinks and downstreams than those that the address belongs to: they match too, but
 // no packet of the address gets that far.
 func (x *Explanation) concerns(why kernel.Reason) bool {
-	if why.Uplink != "" && len(x.Delegations) > 0 &&
-		!slices.ContainsFunc(x.Delegations, func(g DelegationFrom) bool { return g.Uplink == why.Uplink }) {
+	if why.Uplink != "" && len(x.uplinks) > 0 && !slices.Contains(x.uplinks, why.Uplink) {
 		return false
 	}
 	return why.Downstream == "" || len(x.Subnets)+len(x.Loans) == 0 ||
