@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"uplinkd/internal/config"
@@ -93,6 +94,15 @@ type Site struct {
 	Rules       config.RuleBase `json:"-"`
 	AnyIPTable  uint32          `json:"-"` // of services by interface or mark
 	OnLink      []netip.Prefix  `json:"-"` // on interfaces, whoever put them there: not for services by interface or mark; sorted
+}
+
+// Downstream is the downstream of that name, or the zero value.
+func (s Site) Downstream(name string) Downstream {
+	i := slices.IndexFunc(s.Downstreams, func(d Downstream) bool { return d.Name == name })
+	if i < 0 {
+		return Downstream{}
+	}
+	return s.Downstreams[i]
 }
 
 // Uplink is one way to the Internet.

@@ -40,7 +40,7 @@ func (t *tasks) dismissServers(cfg *config.Config) {
 		switch {
 		case wanted[iface] != "":
 			s.until = time.Time{}
-		case there && len(loansByIA(downstreamOf(t.site, s.downstream))) > 0:
+		case there && len(loansByIA(t.site.Downstream(s.downstream))) > 0:
 			s.until = time.Now().Add(lastWord)
 		}
 	}
@@ -156,7 +156,7 @@ func (t *tasks) serve(site policy.Site) {
 	t.site = site
 	t.setServices()
 	for _, s := range t.servers {
-		if relent(downstreamOf(was, s.downstream), downstreamOf(site, s.downstream), site.Now) {
+		if relent(was.Downstream(s.downstream), site.Downstream(s.downstream), site.Now) {
 			s.server.Changed()
 		}
 	}
@@ -175,15 +175,6 @@ func (t *tasks) setServices() {
 	}
 }
 
-func downstreamOf(s policy.Site, name string) policy.Downstream {
-	for _, d := range s.Downstreams {
-		if d.Name == name {
-			return d
-		}
-	}
-	return policy.Downstream{}
-}
-
 // serviceOn is what the server on an interface offers: what the providers tell from whose prefixes somebody there has addresses.
 func serviceOn(cfg *config.Config, site policy.Site, iface string) server.Service {
 	s := server.Service{MaxValid: uint32(engine.MaxLoan / time.Second)}
@@ -198,7 +189,7 @@ func serviceOn(cfg *config.Config, site policy.Site, iface string) server.Servic
 			s.Mode = server.Delegating
 		}
 		dns = append(dns, pd.Info{DNS: c.RA.DNS})
-		d := downstreamOf(site, c.Name)
+		d := site.Downstream(c.Name)
 		for _, n := range d.Subnets {
 			draws[n.Uplink] = true
 		}

@@ -29,7 +29,7 @@ func inTheWay(prefix, dev string) (rs []kernel.Route) {
 // subnets are those of lan that consumers know of.
 func (l *lendLab) subnets() string {
 	var parts []string
-	for _, n := range named(l.Snapshot().Site, "lan").Subnets {
+	for _, n := range l.Snapshot().Site.Downstream("lan").Subnets {
 		parts = append(parts, n.Prefix.String())
 	}
 	return strings.Join(parts, " ")

@@ -163,15 +163,15 @@ func TestLedgerOfTheFuture(t *testing.T) {
 				`"sysctls":{},"addresses":[],"borrowers":[{"downstream":"lan","client":"00:03:00:01:69:6e:6e:65:72:30:30:30:31","iaid":1,"via":"fe80::1:1","length":64,"until":"2040-01-01T00:00:00Z"}]}`)
 			e := start(t, kern, store, parse(t, fiber+lan+lifetime))
 			synctest.Wait()
-			if s := named(e.Snapshot().Site, "lan").Stale; len(s) != 2 {
+			if s := e.Snapshot().Site.Downstream("lan").Stale; len(s) != 2 {
 				t.Errorf("at first stale are %v", s)
 			}
 			pass(cap - time.Minute)
-			if s := named(e.Snapshot().Site, "lan").Stale; len(s) == 0 {
+			if s := e.Snapshot().Site.Downstream("lan").Stale; len(s) == 0 {
 				t.Errorf("stale is nothing before %s are over", cap)
 			}
 			pass(2 * time.Minute)
-			if s := named(e.Snapshot().Site, "lan").Stale; len(s) != 0 {
+			if s := e.Snapshot().Site.Downstream("lan").Stale; len(s) != 0 {
 				t.Errorf("after %s stale are %v", cap, s)
 			}
 		})

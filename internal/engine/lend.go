@@ -222,8 +222,7 @@ func (e *Engine) holds(b policy.Borrower) bool {
 // loansOf are the loans of one IA that have come about, the best first: what may be used for something new, then in the order
 // of the uplinks; the ULA prefix last.
 func (e *Engine) loansOf(downstream string, client pd.DUID, iaid uint32) (loans []policy.Loan) {
-	d := named(e.confirmedSite, downstream)
-	for _, l := range d.Loans {
+	for _, l := range e.confirmedSite.Downstream(downstream).Loans {
 		if l.Client == client && l.IAID == iaid && !e.unrouted[l.Prefix] && e.ofSite(l.Prefix) {
 			loans = append(loans, l)
 		}
@@ -242,15 +241,6 @@ func (e *Engine) loansOf(downstream string, client pd.DUID, iaid uint32) (loans 
 	return loans
 }
 
-// named is the downstream of a site with that name, or none.
-func named(s policy.Site, downstream string) policy.Downstream {
-	i := slices.IndexFunc(s.Downstreams, func(d policy.Downstream) bool { return d.Name == downstream })
-	if i < 0 {
-		return policy.Downstream{}
-	}
-	return s.Downstreams[i]
-}
-
 // lentTo is the answer to a.
 func (e *Engine) lentTo(a Ask) (list []Lent, err error) {
 	for _, ia := range a.IAs {
@@ -267,7 +257,7 @@ func (e *Engine) lentTo(a Ask) (list []Lent, err error) {
 		if a.Verb == LendOffer {
 			continue
 		}
-		for _, r := range named(e.confirmedSite, a.Downstream).StaleLoans {
+		for _, r := range e.confirmedSite.Downstream(a.Downstream).StaleLoans {
 			if r.Client == a.Client && r.IAID == ia.IAID && !has(r.Prefix) {
 				list = append(list, Lent{IAID: ia.IAID, Prefix: r.Prefix, Stale: true})
 			}

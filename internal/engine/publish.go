@@ -64,7 +64,7 @@ func leadsToPart(site policy.Site, r kernel.Route) bool {
 	if r.Reason.Downstream == "" {
 		return true
 	}
-	return slices.ContainsFunc(named(site, r.Reason.Downstream).Subnets, func(n policy.Subnet) bool { return n.Prefix == r.Dst })
+	return slices.ContainsFunc(site.Downstream(r.Reason.Downstream).Subnets, func(n policy.Subnet) bool { return n.Prefix == r.Dst })
 }
 
 // wasShown reports whether consumers know of a delegation, or of the part of it that a downstream has.
@@ -74,9 +74,7 @@ func (e *Engine) wasShown(downstream string, p netip.Prefix) bool {
 			return slices.ContainsFunc(u.Delegations, func(g policy.Delegation) bool { return g.Prefix == p })
 		})
 	}
-	return slices.ContainsFunc(e.shown.Downstreams, func(d policy.Downstream) bool {
-		return d.Name == downstream && slices.ContainsFunc(d.Subnets, func(n policy.Subnet) bool { return n.Delegation == p })
-	})
+	return slices.ContainsFunc(e.shown.Downstream(downstream).Subnets, func(n policy.Subnet) bool { return n.Delegation == p })
 }
 
 // publish compares the confirmed site with what was reported before and tells consumers: at once when nothing has to be

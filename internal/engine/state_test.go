@@ -288,7 +288,7 @@ func hostileStart(t *testing.T, what string, s Store, change func(*Options)) (fo
 			bad("%s: %v", op.Text(time.Now()), err)
 		}
 	}
-	lan := named(snap.Site, "lan")
+	lan := snap.Site.Downstream("lan")
 	if !snap.Ready || len(lan.Subnets) != 4 || len(snap.Problems) > 0 {
 		bad("ready %v, subnets %v, problems %v", snap.Ready, lan.Subnets, snap.Problems)
 	}

@@ -29,7 +29,7 @@ func TestFilterIsLookedFor(t *testing.T) {
 		if err := e.Reload(t.Context(), parse(t, bound.config+trap)); err != nil {
 			t.Fatal(err)
 		}
-		armed := func() bool { return named(e.Snapshot().Site, "trap").AnyIP.Armed }
+		armed := func() bool { return e.Snapshot().Site.Downstream("trap").AnyIP.Armed }
 		if armed() || asked == 0 {
 			t.Errorf("without a filter: armed %v, asked %d times", armed(), asked)
 		}
