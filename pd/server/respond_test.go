@@ -112,7 +112,7 @@ var conversations = []struct {
 
 	{"renew", told, message(pd.Renew, iapd(1, first)), []Loan{loan(1, first, 1000, 2000)}},
 	{"renew: limits of RFC 9096", told, message(pd.Renew, iapd(1, first)), []Loan{{IAID: 1, Prefix: first, PreferredUntil: lifetime.Forever(), ValidUntil: lifetime.Forever()}}},
-	{"renew: configured limits", Service{Mode: Delegating, MaxPreferred: 60, MaxValid: 90}, message(pd.Renew, iapd(1, first)), []Loan{loan(1, first, 1000, 2000)}},
+	{"renew: configured limit", Service{Mode: Delegating, MaxValid: 90}, message(pd.Renew, iapd(1, first)), []Loan{loan(1, first, 1000, 2000)}},
 	{"renew: never more than what is left, down to the second", told, message(pd.Renew, iapd(1, first)), []Loan{{IAID: 1, Prefix: first, PreferredUntil: lifetime.Until(begin.Add(1900 * time.Millisecond)), ValidUntil: lifetime.Until(begin.Add(9999 * time.Millisecond))}}},
 	{"renew after a renumbering: new, deprecated, gone", told, message(pd.Renew, iapd(1, first, old)), []Loan{loan(1, second, 1000, 2000), loan(1, first, 0, 300), stale(1, old)}},
 	{"renew: a prefix that nobody knows is stale beside one that is lent", told, message(pd.Renew, iapd(1, first, old)), []Loan{loan(1, first, 1000, 2000)}},

@@ -58,7 +58,7 @@ func TestRenewOften(t *testing.T) {
 		if got, want := times(request), [2]uint32{30, 800}; got != want {
 			t.Errorf("configured: T1 and T2 %d, want %d", got, want)
 		}
-		often.MaxPreferred = 40
+		often.MaxValid = 40
 		l.Set(often)
 		if got, want := times(request), [2]uint32{20, 32}; got != want {
 			t.Errorf("short lifetime: T1 and T2 %d, want %d", got, want)

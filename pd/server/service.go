@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"slices"
 
 	"uplinkd/pd"
@@ -25,11 +26,9 @@ type Service struct {
 	// provider and its customer's border router.
 	pd.Info
 
-	InfoRefresh uint32 // seconds after which stateless clients ask again, 600 or more; 0: MaxPreferred
-
-	// Bounds of the lifetimes of what is lent, in seconds (RFC 9096 §3.4, also for what is leased on the LAN). They are how
-	// long an inner router that does not reach this one may go on using a prefix that is gone. 0: 2700 and 5400.
-	MaxPreferred, MaxValid uint32
+	// MaxValid bounds the lifetimes of what is lent, in seconds (RFC 9096 §3.4, also for what is leased on the LAN). It is how
+	// long an inner router that does not reach this one may go on using a prefix that is gone. 0: 5400.
+	MaxValid uint32
 
 	// Renew is after how many seconds at most (T1) an inner router that accepts no Reconfigure has to ask again: that is how
 	// long it takes to hear of a renumbering. 0: 120.
@@ -46,29 +45,15 @@ const (
 
 // limits are the bounds of lifetimes, in seconds.
 func (s Service) limits() (preferred, valid uint32) {
-	preferred, valid = s.MaxPreferred, s.MaxValid
-	if preferred == 0 {
-		preferred = preferredLimit
-	}
-	if valid == 0 {
-		valid = max(validLimit, preferred)
-	}
-	return min(preferred, valid), valid
+	valid = cmp.Or(s.MaxValid, validLimit)
+	return min(preferredLimit, valid), valid
 }
 
 // renew is Renew or its default.
-func (s Service) renew() uint32 {
-	if s.Renew != 0 {
-		return s.Renew
-	}
-	return renewLimit
-}
+func (s Service) renew() uint32 { return cmp.Or(s.Renew, renewLimit) }
 
 // refresh is the Information Refresh Time to tell.
 func (s Service) refresh() uint32 {
-	if s.InfoRefresh != 0 {
-		return max(s.InfoRefresh, irtMinimum)
-	}
 	preferred, _ := s.limits()
 	return max(preferred, irtMinimum)
 }
