@@ -37,7 +37,7 @@ func TestBegin(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		wantMessages(t, l.conn(), "Solicit", "Request")
-		if got := l.latest(); got.State != "bound" || !got.HasLease {
+		if got := l.latest(); got.State != "bound" || !got.hasPrefixes() {
 			t.Errorf("after Begin: %+v", got)
 		}
 		// What has begun goes on, on any link.

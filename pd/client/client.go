@@ -40,17 +40,14 @@ type Config struct {
 
 // Update is the state of a client after a change.
 type Update struct {
-	Uplink   string
-	Lease    pd.Lease
-	HasLease bool     // Lease has prefixes
-	Cause    pd.Cause // of the change of lease that this update is about; "" if it is about something else
+	Lease pd.Lease
+	Cause pd.Cause // of the change of lease that this update is about; "" if it is about something else
 	// Reported becomes true for good when a server has confirmed or refused a lease, when none has answered, or when
 	// ReportAfter is over: from then on nothing waits for this uplink any more.
 	Reported bool
-	State    string    // for people
-	Failure  string    // why there is no lease, or none that is confirmed, for people; "" while all is well
-	Note     string    // why the lease lacks something that was asked for, for people; "" while it has all of it, or nothing
-	Received time.Time // when the packet that caused the change was read; zero if none did
+	State    string // for people
+	Failure  string // why there is no lease, or none that is confirmed, for people; "" while all is well
+	Note     string // why the lease lacks something that was asked for, for people; "" while it has all of it, or nothing
 }
 
 // Client is the DHCPv6 client of one uplink.
@@ -202,7 +199,7 @@ func (c *Client) Run(ctx context.Context) error {
 		r.closeSocket()
 		c.lease, c.sent = r.machine.Lease(), r.machine.Sent()
 	}()
-	r.observe(r.update(r.machine.Lease(), "", time.Time{}))
+	r.observe(r.update(r.machine.Lease(), ""))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

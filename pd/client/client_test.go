@@ -37,8 +37,8 @@ func TestBound(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		wantMessages(t, l.conn(), "Solicit", "Request")
 		got := l.latest()
-		if got.Uplink != "fiber" || got.Cause != pd.CauseBound || !got.HasLease || !got.Reported || got.State != "bound" ||
-			got.Failure != "" || got.Received.IsZero() || len(got.Lease.Prefixes) != 1 || got.Lease.Prefixes[0].Prefix != delegated {
+		if got.Cause != pd.CauseBound || !got.hasPrefixes() || !got.Reported || got.State != "bound" ||
+			got.Failure != "" || len(got.Lease.Prefixes) != 1 || got.Lease.Prefixes[0].Prefix != delegated {
 			t.Errorf("%+v", got)
 		}
 		before := len(l.all())
@@ -70,7 +70,7 @@ func TestReportAfter(t *testing.T) {
 				}
 				time.Sleep(time.Nanosecond)
 				synctest.Wait()
-				if got := l.latest(); !got.Reported || got.HasLease {
+				if got := l.latest(); !got.Reported || got.hasPrefixes() {
 					t.Errorf("after ReportAfter: %+v", got)
 				}
 			})
@@ -85,7 +85,7 @@ func TestSilenceIsReported(t *testing.T) {
 		time.Sleep(15 * time.Second)
 		synctest.Wait()
 		got := l.latest()
-		if !got.Reported || got.HasLease || !strings.Contains(got.Failure, "no server has answered") {
+		if !got.Reported || got.hasPrefixes() || !strings.Contains(got.Failure, "no server has answered") {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -97,13 +97,13 @@ func TestRefusedIsReported(t *testing.T) {
 		l.SetLink(wan)
 		time.Sleep(5 * time.Second)
 		got := l.latest()
-		if !got.Reported || got.HasLease || !strings.Contains(got.Failure, "NoPrefixAvail") || !strings.Contains(got.Failure, "none left") {
+		if !got.Reported || got.hasPrefixes() || !strings.Contains(got.Failure, "NoPrefixAvail") || !strings.Contains(got.Failure, "none left") {
 			t.Errorf("%+v", got)
 		}
 		l.conn().change(func(c *fakeConn) { c.server = granting })
 		l.Renew()
 		time.Sleep(5 * time.Minute)
-		if got := l.latest(); !got.HasLease || got.Failure != "" {
+		if got := l.latest(); !got.hasPrefixes() || got.Failure != "" {
 			t.Errorf("when the server has prefixes again: %+v", got)
 		}
 	})
@@ -114,7 +114,7 @@ func TestSavedLease(t *testing.T) {
 		l := start(t, granting, func(c *Config) { c.Saved = held(time.Now()) })
 		synctest.Wait()
 		first := l.all()[0]
-		if !first.HasLease || first.Cause != "" || first.Reported || first.State != "waiting for link" {
+		if !first.hasPrefixes() || first.Cause != "" || first.Reported || first.State != "waiting for link" {
 			t.Errorf("first update: %+v", first)
 		}
 		l.SetLink(wan)
@@ -132,7 +132,7 @@ func TestSavedLeaseExpiresUnconfirmed(t *testing.T) {
 			c.Saved = held(time.Now().Add(-2*time.Hour + 10*time.Second))
 		})
 		time.Sleep(11 * time.Second)
-		if got := l.latest(); got.HasLease || got.Cause != pd.CauseExpired || got.Reported {
+		if got := l.latest(); got.hasPrefixes() || got.Cause != pd.CauseExpired || got.Reported {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -155,7 +155,7 @@ func TestLinkFlap(t *testing.T) {
 		down.Carrier = false
 		l.SetLink(down)
 		synctest.Wait()
-		if got := l.latest(); !first.isClosed() || !got.HasLease || got.State != "waiting for link" {
+		if got := l.latest(); !first.isClosed() || !got.hasPrefixes() || got.State != "waiting for link" {
 			t.Errorf("link down: socket closed %v, %+v", first.isClosed(), got)
 		}
 		l.SetLink(wan)
@@ -213,7 +213,7 @@ func TestOpenIsRetried(t *testing.T) {
 		l.openErr = nil
 		l.mu.Unlock()
 		time.Sleep(30 * time.Second)
-		if got := l.latest(); !got.HasLease || got.Failure != "" {
+		if got := l.latest(); !got.hasPrefixes() || got.Failure != "" {
 			t.Errorf("after it worked: %+v", got)
 		}
 	})
@@ -242,7 +242,7 @@ func TestReadError(t *testing.T) {
 		first := l.conn()
 		first.fail <- errFakeRead
 		synctest.Wait()
-		if got := l.latest(); !first.isClosed() || !got.HasLease || got.Failure != "receive on dev wan0: fake read error" {
+		if got := l.latest(); !first.isClosed() || !got.hasPrefixes() || got.Failure != "receive on dev wan0: fake read error" {
 			t.Errorf("socket closed %v, %+v", first.isClosed(), got)
 		}
 		time.Sleep(2 * time.Second)
@@ -265,7 +265,7 @@ func TestSendErrorIsLikeLoss(t *testing.T) {
 		}
 		l.conn().change(func(c *fakeConn) { c.sendErr = nil })
 		time.Sleep(5 * time.Minute)
-		if got := l.latest(); !got.HasLease || got.Failure != "" || len(l.opened) != 1 {
+		if got := l.latest(); !got.hasPrefixes() || got.Failure != "" || len(l.opened) != 1 {
 			t.Errorf("opened %d times, %+v", len(l.opened), got)
 		}
 	})
@@ -293,7 +293,7 @@ func TestRelease(t *testing.T) {
 		synctest.Wait()
 		wantMessages(t, l.conn(), "Solicit", "Request", "Release")
 		i := slices.IndexFunc(l.all(), func(u Update) bool { return u.Cause == pd.CauseReleased })
-		if i < 0 || l.updates[i].HasLease || l.sentAt[i] != 2 { // RFC 9915 §18.2.7: stop using the lease first
+		if i < 0 || l.updates[i].hasPrefixes() || l.sentAt[i] != 2 { // RFC 9915 §18.2.7: stop using the lease first
 			t.Errorf("update %d of %+v, messages sent before each %v", i, l.updates, l.sentAt)
 		}
 		if err := l.Release(t.Context()); err != nil {
@@ -304,13 +304,13 @@ func TestRelease(t *testing.T) {
 		l.SetLink(wan)
 		time.Sleep(time.Hour)
 		wantMessages(t, l.conn()) // the new socket: silent
-		if got := l.latest(); got.State != "released" || got.HasLease {
+		if got := l.latest(); got.State != "released" || got.hasPrefixes() {
 			t.Errorf("%+v", got)
 		}
 		l.Renew()
 		time.Sleep(5 * time.Second)
 		wantMessages(t, l.conn(), "Solicit", "Request")
-		if got := l.latest(); got.State != "bound" || !got.HasLease {
+		if got := l.latest(); got.State != "bound" || !got.hasPrefixes() {
 			t.Errorf("%+v", got)
 		}
 	})

@@ -68,7 +68,7 @@ func (r *run) resume(slept time.Duration) {
 	if len(after.Prefixes) < len(before.Prefixes) || len(after.Addresses) < len(before.Addresses) {
 		cause = pd.CauseExpired
 	}
-	r.leased(pd.Output{Lease: after, Cause: cause}, time.Time{})
+	r.leased(pd.Output{Lease: after, Cause: cause})
 	r.linkUp()
 }
 

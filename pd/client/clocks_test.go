@@ -27,7 +27,7 @@ func TestSuspend(t *testing.T) {
 		time.Sleep(time.Minute)
 		now := time.Now()
 		got := l.latest()
-		if !got.HasLease || !near(got.Lease.Prefixes[0].ValidUntil, now, 6240) || !near(got.Lease.Prefixes[0].PreferredUntil, now, 2640) ||
+		if !got.hasPrefixes() || !near(got.Lease.Prefixes[0].ValidUntil, now, 6240) || !near(got.Lease.Prefixes[0].PreferredUntil, now, 2640) ||
 			!near(got.Lease.T1, now, 840) {
 			t.Errorf("at %s: %+v", now, got)
 		}
@@ -51,7 +51,7 @@ func TestSuspendBeyondTheLease(t *testing.T) {
 		before := len(l.all())
 		l.jump(3*time.Hour, 3*time.Hour)
 		time.Sleep(time.Minute)
-		if got := l.all()[before]; got.HasLease || got.Cause != pd.CauseExpired {
+		if got := l.all()[before]; got.hasPrefixes() || got.Cause != pd.CauseExpired {
 			t.Errorf("first update after waking: %+v", got)
 		}
 		if m := l.conn().messages(); len(m) < 3 || m[2] != "Solicit" {
@@ -66,7 +66,7 @@ func TestSuspendWithoutLink(t *testing.T) {
 		synctest.Wait()
 		l.jump(time.Hour/4, time.Hour/4)
 		time.Sleep(time.Minute)
-		if got := l.latest(); !got.HasLease || got.State != "waiting for link" || !near(got.Lease.Prefixes[0].ValidUntil, time.Now(), 6240) {
+		if got := l.latest(); !got.hasPrefixes() || got.State != "waiting for link" || !near(got.Lease.Prefixes[0].ValidUntil, time.Now(), 6240) {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -114,7 +114,7 @@ func TestJumpAfterRelease(t *testing.T) {
 		l.Conflict(assigned)
 		time.Sleep(time.Hour)
 		wantMessages(t, l.conn(), "Solicit", "Request", "Release")
-		if got := l.latest(); got.State != "released" || got.HasLease {
+		if got := l.latest(); got.State != "released" || got.hasPrefixes() {
 			t.Errorf("%+v", got)
 		}
 	})

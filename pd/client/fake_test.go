@@ -223,6 +223,8 @@ func (l *lab) openFake(k kernel.Link) (conn, error) {
 	return c, nil
 }
 
+func (u Update) hasPrefixes() bool { return len(u.Lease.Prefixes) > 0 }
+
 func (l *lab) observe(u Update) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -84,7 +84,7 @@ func TestFloodThatAnswersNothing(t *testing.T) {
 			synctest.Wait()
 		}
 		flood(10000)
-		if got := l.latest(); got.State != before.State || got.Failure != before.Failure || !got.HasLease {
+		if got := l.latest(); got.State != before.State || got.Failure != before.Failure || !got.hasPrefixes() {
 			t.Errorf("%+v", got)
 		}
 		time.Sleep(time.Minute)

@@ -110,7 +110,7 @@ func (r *run) tick() {
 	if !r.retryAt.IsZero() && !now.Before(r.retryAt) {
 		r.openSocket()
 	}
-	r.step(pd.Input{Kind: pd.InputTimer}, time.Time{})
+	r.step(pd.Input{Kind: pd.InputTimer})
 }
 
 func (r *run) setLink(l kernel.Link) {
@@ -120,7 +120,7 @@ func (r *run) setLink(l kernel.Link) {
 	case !l.IsUsable():
 		r.shut()
 		r.trouble = ""
-		r.observeChange(time.Time{})
+		r.observeChange()
 	case !old.IsUsable(), old.Index != l.Index, old.Name != l.Name:
 		r.shut()
 		r.retry = 0
@@ -146,10 +146,10 @@ func (r *run) openSocket() {
 // linkUp tells the machine that packets can be sent, if they may be.
 func (r *run) linkUp() {
 	if r.sock == nil || r.waits || r.released {
-		r.observeChange(time.Time{})
+		r.observeChange()
 		return
 	}
-	r.step(pd.Input{Kind: pd.InputLinkUp}, time.Time{})
+	r.step(pd.Input{Kind: pd.InputLinkUp})
 }
 
 // beginNow ends the wait for Begin.
@@ -168,7 +168,7 @@ func (r *run) broken(trouble string) {
 	r.trouble = trouble
 	r.retry = min(max(2*r.retry, minRetry), maxRetry)
 	r.retryAt = time.Now().Add(r.retry)
-	r.observeChange(time.Time{})
+	r.observeChange()
 }
 
 // shut closes the socket and tells the machine.
@@ -178,7 +178,7 @@ func (r *run) shut() {
 		return
 	}
 	r.closeSocket()
-	r.step(pd.Input{Kind: pd.InputLinkDown}, time.Time{})
+	r.step(pd.Input{Kind: pd.InputLinkDown})
 }
 
 func (r *run) closeSocket() {
@@ -211,7 +211,7 @@ func (r *run) receive(a arrival) {
 		return
 	}
 	r.retry = 0
-	r.step(pd.Input{Kind: pd.InputMessage, Message: a.message, Unicast: true}, a.at)
+	r.step(pd.Input{Kind: pd.InputMessage, Message: a.message, Unicast: true})
 	// After the step: the log must not hold up the lease.
 	if len(a.message.Faults) > 0 {
 		r.remote.log(r.log, "parts of a DHCPv6 message dropped", "message", a.message.Type, "faults", a.message.Faults)
@@ -225,7 +225,7 @@ func (r *run) askRenew() {
 		r.linkUp()
 		return
 	}
-	r.step(pd.Input{Kind: pd.InputRenew}, time.Time{})
+	r.step(pd.Input{Kind: pd.InputRenew})
 }
 
 // doubt has the machine verify what it holds. After a Release, and before Begin, there is nothing to verify.
@@ -234,7 +234,7 @@ func (r *run) doubt(why string) {
 		return
 	}
 	r.remote.log(r.log, "the network may have changed", "reason", why)
-	r.step(pd.Input{Kind: pd.InputSuspect}, time.Time{})
+	r.step(pd.Input{Kind: pd.InputSuspect})
 }
 
 func (r *run) conflict(a netip.Addr) {
@@ -243,7 +243,7 @@ func (r *run) conflict(a netip.Addr) {
 		return
 	}
 	r.taken.log(r.log, "address is in use by another node", "address", a)
-	r.step(pd.Input{Kind: pd.InputConflict, Address: a}, time.Time{})
+	r.step(pd.Input{Kind: pd.InputConflict, Address: a})
 }
 
 func (r *run) askRelease(done chan struct{}) {
@@ -252,11 +252,11 @@ func (r *run) askRelease(done chan struct{}) {
 		return
 	}
 	r.waiting = append(r.waiting, done)
-	r.step(pd.Input{Kind: pd.InputRelease}, time.Time{})
+	r.step(pd.Input{Kind: pd.InputRelease})
 }
 
-// step takes the machine one step on and does what it says. received is when the packet was read that caused it.
-func (r *run) step(in pd.Input, received time.Time) {
+// step takes the machine one step on and does what it says.
+func (r *run) step(in pd.Input) {
 	out := r.machine.Step(time.Now(), in)
 	r.awaited.set(r.machine.Awaits()) // before the message is sent that is answered
 	note := ""
@@ -266,7 +266,7 @@ func (r *run) step(in pd.Input, received time.Time) {
 			r.send(o.Message)
 		case pd.OutputLease:
 			r.noteLack(o.Lease, note)
-			r.leased(o, received)
+			r.leased(o)
 		case pd.OutputFailed:
 			r.failed(o)
 			// After NoBinding the same server is asked at once for the bindings (§18.2.10.1): it has its last word yet to say.
@@ -285,7 +285,7 @@ func (r *run) step(in pd.Input, received time.Time) {
 			r.waiting = nil
 		}
 	}
-	r.observeChange(received)
+	r.observeChange()
 }
 
 // failed keeps why an exchange failed, for people: information comes second to the bindings that a client is there for.
@@ -296,7 +296,7 @@ func (r *run) failed(o pd.Output) {
 	}
 }
 
-func (r *run) leased(o pd.Output, received time.Time) {
+func (r *run) leased(o pd.Output) {
 	switch o.Cause {
 	case pd.CauseExpired, pd.CauseNoted: // neither says what the server thinks of the lease
 	case pd.CauseReleased:
@@ -307,7 +307,7 @@ func (r *run) leased(o pd.Output, received time.Time) {
 			r.failure = ""
 		}
 	}
-	r.observe(r.update(o.Lease, o.Cause, received))
+	r.observe(r.update(o.Lease, o.Cause))
 	if o.Cause == pd.CauseNoted {
 		return
 	}
@@ -364,17 +364,14 @@ func (r *run) send(m pd.Message) {
 	r.log.Debug("DHCPv6 message sent", "message", m.Type, "xid", m.XID, "elapsed", m.Elapsed)
 }
 
-func (r *run) update(l pd.Lease, cause pd.Cause, received time.Time) Update {
+func (r *run) update(l pd.Lease, cause pd.Cause) Update {
 	u := Update{
-		Uplink:   r.cfg.Uplink,
 		Lease:    l,
-		HasLease: len(l.Prefixes) > 0,
 		Cause:    cause,
 		Reported: r.reported,
 		State:    r.machine.State(),
 		Failure:  cmp.Or(r.trouble, r.failure),
 		Note:     r.note,
-		Received: received,
 	}
 	switch {
 	case r.released:
@@ -391,8 +388,8 @@ func (r *run) observe(u Update) {
 }
 
 // observeChange tells about what has changed besides the lease.
-func (r *run) observeChange(received time.Time) {
-	u := r.update(r.machine.Lease(), "", received)
+func (r *run) observeChange() {
+	u := r.update(r.machine.Lease(), "")
 	if u.Reported != r.last.Reported || u.State != r.last.State || u.Failure != r.last.Failure {
 		r.observe(u)
 	}

@@ -69,7 +69,7 @@ func TestConflict(t *testing.T) {
 		l.Conflict(assigned)
 		time.Sleep(time.Second)
 		i := slices.IndexFunc(l.all(), func(u Update) bool { return u.Cause == pd.CauseDeclined })
-		if i < 0 || len(l.all()[i].Lease.Addresses) != 0 || !l.all()[i].HasLease {
+		if i < 0 || len(l.all()[i].Lease.Addresses) != 0 || !l.all()[i].hasPrefixes() {
 			t.Errorf("update %d of %+v", i, l.all())
 		}
 		if !slices.Contains(l.conn().messages(), "Decline") {
