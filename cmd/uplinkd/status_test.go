@@ -53,9 +53,9 @@ func (s scene) snapshot(t *testing.T) *engine.Snapshot {
 		links = append(links, w.Links[name])
 	}
 	site, problems, ledger := policy.Plan(cfg, w, s.ledger)
-	return &engine.Snapshot{Time: night, Version: "v0.1", Ready: s.ready, Site: site, Links: links, Problems: append(problems, s.more...), Clients: s.clients,
+	return &engine.Snapshot{Version: "v0.1", Ready: s.ready, Site: site, Links: links, Problems: append(problems, s.more...), Clients: s.clients,
 		Wanted: policy.Compile(site), Waiting: s.waiting, Ledger: ledger,
-		Counters: engine.Counters{Steps: 12, Writes: 14, Events: 2, LastStep: 830 * time.Microsecond, LastPlan: 14}}
+		Counters: engine.Counters{Steps: 12, Writes: 14, Events: 2, LastStep: 830 * time.Microsecond}}
 }
 
 const smallConfig = `[uplink.fiber]

@@ -38,7 +38,7 @@ func planned(t *testing.T, delegations ...policy.Granted) *engine.Snapshot {
 	for _, g := range delegations {
 		lease.Prefixes = append(lease.Prefixes, pd.LeasedPrefix{IAID: 7, Prefix: g.Prefix, PreferredUntil: g.PreferredUntil, ValidUntil: g.ValidUntil})
 	}
-	return &engine.Snapshot{Time: now, Version: "v1", Ready: true, Site: site, Problems: problems, Wanted: policy.Compile(site),
+	return &engine.Snapshot{Version: "v1", Ready: true, Site: site, Problems: problems, Wanted: policy.Compile(site),
 		Clients: map[string]engine.ClientStatus{"fiber": {State: "bound", Reported: true, Lease: lease, Cause: pd.CauseRenewed, Since: now.Add(-3 * time.Hour)}}}
 }
 

@@ -30,13 +30,13 @@ func (e *Engine) send(f fact) {
 
 // ClientStatus is what is known of the DHCPv6 client of one uplink.
 type ClientStatus struct {
-	State    string    `json:"state"`             // of the machine, in words
-	Failure  string    `json:"failure,omitempty"` // why the last exchange failed
-	Note     string    `json:"note,omitempty"`    // why the lease lacks something that was asked for
-	Reported bool      `json:"reported"`
-	Lease    pd.Lease  `json:"lease"`
-	Cause    pd.Cause  `json:"cause,omitempty"` // of the last change of the lease
-	Since    time.Time `json:"since"`           // of State; while bound, since there is a lease: renewing, rebinding and requests for more belong to it
+	State    string // of the machine, in words
+	Failure  string // why the last exchange failed
+	Note     string // why the lease lacks something that was asked for
+	Reported bool
+	Lease    pd.Lease
+	Cause    pd.Cause  // of the last change of the lease
+	Since    time.Time // of State; while bound, since there is a lease: renewing, rebinding and requests for more belong to it
 }
 
 // keepsLease reports whether the client has a lease that is in use, also while it asks for more of the same server.

@@ -15,7 +15,6 @@ import (
 
 // Snapshot is everything that readers may know, as one immutable value.
 type Snapshot struct {
-	Time     time.Time
 	Version  string
 	Ready    bool // the kernel has followed at least once
 	Site     policy.Site
@@ -30,13 +29,12 @@ type Snapshot struct {
 
 // Counters count since the start of the daemon.
 type Counters struct {
-	Steps    uint64        `json:"steps"`         // reconciles
-	Writes   uint64        `json:"kernel_writes"` // requests sent to the kernel that change something
-	Failed   uint64        `json:"kernel_failures"`
-	Events   uint64        `json:"events"`
-	LastStep time.Duration `json:"last_step_ns"` // how long the last reconcile took
-	LastPlan int           `json:"last_plan"`    // operations in the last plan that was not empty
-	LastTook Took          `json:"last_took"`    // how long the reconcile with that plan took
+	Steps    uint64 // reconciles
+	Writes   uint64 // requests sent to the kernel that change something
+	Failed   uint64
+	Events   uint64
+	LastStep time.Duration // how long the last reconcile took
+	LastTook Took          // where the time of the last one that changed something went
 }
 
 // Took is where the time of a reconcile went.
@@ -49,8 +47,8 @@ func (c *Counters) add(r kernel.Report, took Took) {
 	c.Writes += uint64(r.Writes)
 	c.Failed += uint64(len(r.Failed))
 	c.LastStep = took.All
-	if n := len(r.Done) + len(r.Failed); n > 0 {
-		c.LastPlan, c.LastTook = n, took
+	if len(r.Done)+len(r.Failed) > 0 {
+		c.LastTook = took
 	}
 }
 
@@ -62,7 +60,7 @@ func (e *Engine) snapshot(site policy.Site, ledger policy.Ledger, problems []pol
 		problems = append(problems, policy.Problem{Path: "state_dir", Code: "not-saved", Message: *msg})
 	}
 	e.found = problems
-	e.snap.Store(&Snapshot{Time: site.Now, Version: e.opt.Version, Ready: e.ready, Site: site, Problems: e.withClients(site), Links: e.links,
+	e.snap.Store(&Snapshot{Version: e.opt.Version, Ready: e.ready, Site: site, Problems: e.withClients(site), Links: e.links,
 		Clients: maps.Clone(e.clients), Wanted: want, Waiting: waiting, Counters: e.counters, Ledger: ledger})
 }
 
