@@ -35,7 +35,6 @@ const (
 
 // Listener learns what routers advertise on one uplink. Create it with NewListener.
 type Listener struct {
-	uplink  string
 	observe func(Facts)
 	log     *slog.Logger
 	wake    chan struct{} // size 1: the link has changed
@@ -65,12 +64,10 @@ type solicitation struct {
 func NewListener(uplink string, observe func(Facts), log *slog.Logger) *Listener {
 	log = log.With("uplink", uplink)
 	return &Listener{
-		uplink:    uplink,
-		observe:   observe,
-		log:       log,
-		wake:      make(chan struct{}, 1),
-		published: Facts{Uplink: uplink},
-		changes:   bucket.New(changesBurst, changesPeriod),
+		observe: observe,
+		log:     log,
+		wake:    make(chan struct{}, 1),
+		changes: bucket.New(changesBurst, changesPeriod),
 		port: port[advertisement]{
 			open:  openSocket(allNodes, ipv6.ICMPTypeRouterAdvertisement),
 			parse: func(p packet) (advertisement, error) { return parseAdvertisement(p, time.Now()) },
@@ -158,7 +155,7 @@ func (l *Listener) haveRouter() bool {
 // publish passes the facts on if they are news and their time has come. Otherwise it returns when that will be; zero
 // when there is no news.
 func (l *Listener) publish(now time.Time) time.Time {
-	facts := l.table.facts(l.uplink)
+	facts := l.table.facts()
 	facts.Interface = l.link.Index
 	at := now.Add(l.changes.Wait(now))
 	switch facts.compare(l.published) {

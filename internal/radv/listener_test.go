@@ -115,7 +115,7 @@ func TestListenerReports(t *testing.T) {
 		}
 		f := facts.last()
 		until, _ := f.Routers[0].Until.Time()
-		if f.Uplink != "fiber" || f.Routers[0].Address != router1 || !until.Equal(begin.Add(30*time.Minute)) || !f.Managed ||
+		if f.Routers[0].Address != router1 || !until.Equal(begin.Add(30*time.Minute)) || !f.Managed ||
 			len(f.DNS) != 1 || f.Prefixes[0].Prefix != prefixA {
 			t.Errorf("facts %+v", f)
 		}

@@ -278,10 +278,10 @@ func FuzzRA(f *testing.F) {
 		var tab table
 		tab.hear(a)
 		tab.expire(start)
-		if a.routerUntil.IsZero() == (len(tab.facts("wan").Routers) == 1) {
-			t.Errorf("router until %s, facts %+v", a.routerUntil, tab.facts("wan"))
+		if a.routerUntil.IsZero() == (len(tab.facts().Routers) == 1) {
+			t.Errorf("router until %s, facts %+v", a.routerUntil, tab.facts())
 		}
-		if fa := tab.facts("wan"); len(fa.MACs) != len(fa.Routers) || fa.Invitation == Silence {
+		if fa := tab.facts(); len(fa.MACs) != len(fa.Routers) || fa.Invitation == Silence {
 			t.Errorf("facts %+v", fa)
 		}
 	})

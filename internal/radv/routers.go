@@ -15,7 +15,6 @@ const maxRouters = 8
 
 // Facts is what router advertisements say about an uplink.
 type Facts struct {
-	Uplink       string
 	Interface    int        // index of the interface on which this was heard; another one is another link
 	policy.Heard            // routers as in ranked; DNS of the best router first, no link-local ones
 	MACs         []string   // of Routers, in their order; "" for one that does not say
@@ -191,8 +190,8 @@ func (t *table) next() lifetime.Deadline {
 }
 
 // facts returns what the table says, in canonical order.
-func (t *table) facts(uplink string) Facts {
-	f := Facts{Uplink: uplink, Invitation: t.invitation}
+func (t *table) facts() Facts {
+	f := Facts{Invitation: t.invitation}
 	for _, h := range t.ranked() {
 		if h.isRouter() {
 			f.Routers = append(f.Routers, policy.Router{Address: h.from, Until: h.routerUntil})

@@ -29,7 +29,7 @@ func TestRoutersAreSortedAndExpire(t *testing.T) {
 	tab.hear(from("fe80::2", medium, start, 1800))
 	tab.hear(from("fe80::1", medium, start, 1800))
 	tab.hear(from("fe80::9", high, start, 60))
-	if got := routerList(tab.facts("wan")); got != "fe80::9 fe80::1 fe80::2 fe80::3 " {
+	if got := routerList(tab.facts()); got != "fe80::9 fe80::1 fe80::2 fe80::3 " {
 		t.Errorf("routers %s", got)
 	}
 	if at, ok := tab.next().Time(); !ok || !at.Equal(start.Add(time.Minute)) {
@@ -42,7 +42,7 @@ func TestRoutersAreSortedAndExpire(t *testing.T) {
 	if tab.expire(start.Add(time.Minute)) {
 		t.Error("a withdrawal counts as the end of a lifetime")
 	}
-	if got := routerList(tab.facts("wan")); got != "fe80::2 fe80::3 " {
+	if got := routerList(tab.facts()); got != "fe80::2 fe80::3 " {
 		t.Errorf("routers %s", got)
 	}
 }
@@ -58,7 +58,7 @@ func TestRoutersAreBounded(t *testing.T) {
 	if len(tab.routers) != maxRouters {
 		t.Errorf("%d entries", len(tab.routers))
 	}
-	if f := tab.facts("wan"); routerList(f) != "fe80::ffff " {
+	if f := tab.facts(); routerList(f) != "fe80::ffff " {
 		t.Errorf("routers %q: others pushed out the one in use", routerList(f))
 	}
 }
@@ -73,7 +73,7 @@ func TestForgedRouters(t *testing.T) {
 	}
 	best := func(want string) {
 		t.Helper()
-		if f := tab.facts("wan"); len(f.Routers) == 0 || f.Routers[0].Address != netip.MustParseAddr(want) {
+		if f := tab.facts(); len(f.Routers) == 0 || f.Routers[0].Address != netip.MustParseAddr(want) {
 			t.Errorf("routers %q, want %s first", routerList(f), want)
 		}
 	}
@@ -103,13 +103,13 @@ func TestServersMakeRoom(t *testing.T) {
 	newer := netip.MustParseAddr("2001:db8::53")
 	a.dns = []timed[netip.Addr]{{newer, in(time.Hour)}}
 	tab.hear(a)
-	if dns := tab.facts("wan").DNS; len(dns) != maxHeardServers || dns[0] != newer {
+	if dns := tab.facts().DNS; len(dns) != maxHeardServers || dns[0] != newer {
 		t.Errorf("servers %v: the one that ends first did not make room", dns)
 	}
 	a.dns = []timed[netip.Addr]{{newer, lifetime.Deadline{}}}
 	tab.hear(a)
 	tab.expire(start)
-	if dns := tab.facts("wan").DNS; len(dns) != maxHeardServers-1 || dns[0] == newer {
+	if dns := tab.facts().DNS; len(dns) != maxHeardServers-1 || dns[0] == newer {
 		t.Errorf("servers %v: lifetime 0 did not remove one", dns)
 	}
 }
@@ -127,7 +127,7 @@ func TestPREF64(t *testing.T) {
 	}
 	want := func(until ...lifetime.Deadline) {
 		t.Helper()
-		got := tab.facts("wan").PREF64
+		got := tab.facts().PREF64
 		if len(got) != len(until) || len(until) > 0 && got[0] != (policy.PREF64{Prefix: nat64, Until: until[0]}) {
 			t.Errorf("PREF64 %v, want %v", got, until)
 		}
@@ -147,7 +147,7 @@ func TestPREF64(t *testing.T) {
 		a.pref64 = []timed[netip.Prefix]{{netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i)}), 48), in(time.Hour)}}
 		tab.hear(a)
 	}
-	if n := len(tab.facts("wan").PREF64); n != maxHeardPREF64 {
+	if n := len(tab.facts().PREF64); n != maxHeardPREF64 {
 		t.Errorf("%d PREF64", n)
 	}
 }
@@ -163,7 +163,7 @@ func TestCaptivePortal(t *testing.T) {
 	}
 	want := func(uri string) {
 		t.Helper()
-		if got := tab.facts("wan").CaptivePortal; got != uri {
+		if got := tab.facts().CaptivePortal; got != uri {
 			t.Errorf("portal %q, want %q", got, uri)
 		}
 	}
@@ -199,7 +199,7 @@ func TestInvitation(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var tab table
-			if got := tab.facts("wan").Invitation; got != Silence {
+			if got := tab.facts().Invitation; got != Silence {
 				t.Errorf("before: %d", got)
 			}
 			a := from("fe80::1", medium, start, 0) // not a default router, and soon forgotten
@@ -207,7 +207,7 @@ func TestInvitation(t *testing.T) {
 			tab.hear(a)
 			tab.expire(start.Add(2 * time.Hour))
 			tab.hear(from("fe80::1", medium, start, 0))
-			if got := tab.facts("wan").Invitation; got != c.want {
+			if got := tab.facts().Invitation; got != c.want {
 				t.Errorf("invitation %d, want %d", got, c.want)
 			}
 		})
@@ -254,7 +254,7 @@ func TestFactsCompare(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			after := base()
 			c.change(&after.routers[0])
-			if got := after.facts("wan").compare(before.facts("wan")); got != c.want {
+			if got := after.facts().compare(before.facts()); got != c.want {
 				t.Errorf("novelty %d, want %d", got, c.want)
 			}
 		})

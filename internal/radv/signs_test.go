@@ -13,7 +13,7 @@ import (
 // seen are facts about interface 3 with one default router and prefixA.
 func seen(change ...func(*Facts)) Facts {
 	f := Facts{
-		Uplink: "wan", Interface: 3, MACs: []string{"02:00:00:00:01:02"},
+		Interface: 3, MACs: []string{"02:00:00:00:01:02"},
 		Heard:    policy.Heard{Routers: []policy.Router{{Address: router1, Until: in(time.Hour)}}},
 		Prefixes: []Prefix{{Prefix: prefixA, OnLink: true, Autonomous: true, PreferredUntil: in(time.Hour), ValidUntil: in(2 * time.Hour)}},
 	}
@@ -163,7 +163,7 @@ func TestSignsOfTable(t *testing.T) {
 		}
 		tab.hear(a)
 		tab.expire(start)
-		f := tab.facts("wan")
+		f := tab.facts()
 		f.Interface = 3
 		if got := s.Read(f, start); got != want {
 			t.Errorf("%q, want %q", got, want)
