@@ -57,7 +57,8 @@ func (p *planner) heldElsewhere(q netip.Prefix, iface string) bool {
 func (p *planner) onLinkAt(u *Uplink, elsewhere map[netip.Prefix]bool) {
 	list := p.w.Links[u.Interface].OnLink
 	u.OnLinkMetric = p.w.Links[u.Interface].OnLinkMetric
-	if len(list) >= kernel.MaxOnLink {
+	u.Crowded = len(list) >= kernel.MaxOnLink
+	if u.Crowded {
 		p.problem("uplink."+u.Name, "too-many-on-link", "%d prefixes or more are on-link on %s; if there are more, packets for the others leave there whatever their source is", kernel.MaxOnLink, u.Interface)
 	}
 	for _, q := range list {
@@ -83,6 +84,7 @@ func (c *compiler) onLink() {
 			held[r.Dst] = r
 		}
 	}
+	c.crowded(held)
 	first, preferred := c.preferred()
 	ruled := map[netip.Prefix]bool{}
 	for _, u := range c.site.Uplinks {
@@ -114,6 +116,22 @@ func (c *compiler) onLink() {
 				why.Rule = "packets to neighbours on an uplink's link that have no source yet, or one of no uplink"
 				c.rule(kernel.Rule{Priority: c.site.Rules.OnLink, To: q, Action: kernel.Unicast, Table: table, Reason: why})
 			}
+		}
+	}
+}
+
+// crowded keeps what the site itself has reachable where more is on-link on an uplink than is looked at: among the rest may be
+// parts of the site's networks, and the kernel's routes to these would be longer. In table local they come too late. So does what
+// the user's own routes say of parts of the site's networks, which is why this is no matter of course.
+func (c *compiler) crowded(held map[netip.Prefix]kernel.Route) {
+	if !slices.ContainsFunc(c.site.Uplinks, func(u Uplink) bool { return u.Crowded }) {
+		return
+	}
+	for _, r := range held {
+		if r.Type == kernel.Unicast {
+			r.Table = kernel.TableLocal
+			r.Reason.Rule += "; said once more in table local, since an uplink's link is crowded with on-link prefixes"
+			c.route(r)
 		}
 	}
 }

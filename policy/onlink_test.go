@@ -237,7 +237,15 @@ func TestTooManyOnLink(t *testing.T) {
 		l.OnLink = append(l.OnLink, netip.PrefixFrom(netip.AddrFrom16([16]byte{0x3f, 0xff, 1, byte(i)}), 64))
 	}
 	w.Links["wan1"] = l
-	_, problems, _ := Plan(configOf(t, dslAndFiber), w, Ledger{})
+	site, problems, _ := Plan(configOf(t, dslAndFiber), w, Ledger{})
+	// Of what is not looked at, there is a part of the network of fiber's hosts.
+	lan := site.Downstreams[0].Subnets[0].Prefix
+	state := Compile(site)
+	state.Routes = append(state.Routes, kernel.Route{Table: kernel.TableMain, Dst: netip.PrefixFrom(lan.Addr(), 72), Metric: 256, Type: kernel.Unicast, Dev: "wan1"})
+	state.Rules = append([]kernel.Rule{{Family: kernel.IPv6, Action: kernel.Unicast, Table: kernel.TableLocal}}, state.Rules...)
+	if got := lookup(state, netip.MustParseAddr("2001:db8:ffff::1"), lan.Addr().Next().Next(), "wan0"); got != "lan0" {
+		t.Errorf("what is for a host goes to %q\n%s", got, state.Text(epoch))
+	}
 	if len(problems) != 1 || problems[0].Path != "uplink.dsl" || problems[0].Code != "too-many-on-link" {
 		t.Errorf("problems: %v", problems)
 	}

@@ -120,6 +120,7 @@ type Uplink struct {
 	Addresses    []netip.Addr      `json:"addresses,omitempty"` // the router's own on the uplink's interface, of any origin
 	OnLink       []netip.Prefix    `json:"-"`                   // where the kernel believes neighbours on the uplink's link; sorted
 	OnLinkMetric uint32            `json:"-"`                   // the best one of its routes to them
+	Crowded      bool              `json:"-"`                   // there may be more of them than are looked at
 	Leased       []Leased          `json:"leased,omitempty"`    // those of them that come from DHCPv6
 	Loopback     []Internal        `json:"loopback,omitempty"`  // addresses on lo out of the delegations (RFC 7084 WAA-7), sorted
 	Gateway      netip.Addr        `json:"gateway,omitzero"`

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"uplinkd/internal/isp"
+	"uplinkd/internal/kernel"
 )
 
 // TestOnLinkOnAnotherUplink has a router on one uplink announce who its neighbours are: some that it has, the network of the
@@ -75,4 +77,39 @@ func TestOnLinkOnAnotherUplink(t *testing.T) {
 	if heard := written(log.take()); len(heard) > 0 {
 		t.Errorf("a restart wrote to the kernel:\n%s", show(heard))
 	}
+}
+
+// TestCrowdedLink has a router on one uplink announce more than uplinkd looks at, among the rest the two halves of the network of the
+// other uplink's hosts: they stay reachable.
+func TestCrowdedLink(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, false)
+	s.simulate(forever)
+	s.configure(dslFirst)
+	s.start()
+	host := s.hostAddress(pool, "preferred", preferred).Local
+	s.reachFrom(host)
+	lan, _ := host.Prefix(64)
+	upper := lan.Addr().As16()
+	upper[8] = 0x80
+	list := []isp.RAPrefix{{Prefix: netip.PrefixFrom(lan.Addr(), 65)}, {Prefix: netip.PrefixFrom(netip.AddrFrom16(upper), 65)}}
+	for i := range kernel.MaxOnLink {
+		list = append(list, isp.RAPrefix{Prefix: netip.PrefixFrom(netip.AddrFrom16([16]byte{0x3f, 0xff, 1, byte(i)}), 64)})
+	}
+	for i := range list {
+		list[i].OnLink, list[i].Preferred, list[i].Valid = true, 30000, 40000
+	}
+	var p *isp.Provider
+	s.rogue(forever, func(rogue *isp.Provider) { p = rogue })
+	half := len(list) / 2 // a packet holds no more
+	for _, part := range [][]isp.RAPrefix{list[half:], list[:half]} {
+		p.SetRA(isp.RA{Interval: time.Second, Prefixes: part})
+		s.eventually(fmt.Sprintf("the kernel to believe %d prefixes more", len(part)), func() (bool, string) {
+			text := s.router.IP("-6 route show dev wan1 proto kernel")
+			return strings.Contains(text, part[0].Prefix.Masked().Addr().String()), text
+		})
+	}
+	s.awaitProblem("too-many-on-link")
+	s.pings(s.far, host.String())
+	s.reachFrom(host)
 }
