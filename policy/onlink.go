@@ -57,8 +57,8 @@ func (p *planner) heldElsewhere(q netip.Prefix, iface string) bool {
 func (p *planner) onLinkAt(u *Uplink, elsewhere map[netip.Prefix]bool) {
 	list := p.w.Links[u.Interface].OnLink
 	u.OnLinkMetric = p.w.Links[u.Interface].OnLinkMetric
-	u.Crowded = len(list) >= kernel.MaxOnLink
-	if u.Crowded {
+	u.Crowded = len(list) >= kernel.MaxOnLink || p.w.Links[u.Interface].OnLinkMore
+	if len(list) >= kernel.MaxOnLink {
 		p.problem("uplink."+u.Name, "too-many-on-link", "%d prefixes or more are on-link on %s; if there are more, packets for the others leave there whatever their source is", kernel.MaxOnLink, u.Interface)
 	}
 	for _, q := range list {

@@ -101,9 +101,9 @@ type Engine struct {
 	found     []policy.Problem          // by the last step
 	status    string
 	gen       uint64
-	postponed map[string]bool // uplinks whose prefixes change too often: their newest lease waits
-	unsteady  bool            // what is on-link somewhere becomes something else too often
-	untold    map[string]bool // uplinks that go down and up, or tell something else, too often: events of it wait
+	postponed map[string]bool      // uplinks whose prefixes change too often: their newest lease waits
+	unsteady  map[string]time.Time // links on which what is on-link became something else too often, until they are taken for steady again
+	untold    map[string]bool      // uplinks that go down and up, or tell something else, too often: events of it wait
 	adopted   map[string]adopted
 	heard     map[string]policy.Heard // by uplink, without what is adopted
 	unsaved   []job                   // leases, handed to the writer when the kernel has followed: it would take a processor from that
@@ -118,7 +118,7 @@ type Engine struct {
 func New(opt Options) *Engine {
 	e := &Engine{opt: opt, facts: make(chan fact, 64), hints: make(chan struct{}, 1), written: make(chan uint64, 1),
 		jobs: queue{wake: make(chan struct{}, 1)}, done: make(chan struct{}), clients: map[string]ClientStatus{}, postponed: map[string]bool{},
-		untold: map[string]bool{}, adopted: map[string]adopted{}, heard: map[string]policy.Heard{}}
+		untold: map[string]bool{}, unsteady: map[string]time.Time{}, adopted: map[string]adopted{}, heard: map[string]policy.Heard{}}
 	e.unrouted = map[netip.Prefix]bool{}
 	e.crowd = newCrowd()
 	e.limits = newLimiter(5*time.Second, 10)

@@ -215,18 +215,19 @@ func (e *Engine) refreshLinks(ctx context.Context) {
 // A router there can have the kernel believe in others with every RA, and each costs three writes and their lines in the log.
 func (e *Engine) steady(links []kernel.Link) []kernel.Link {
 	links = slices.Clone(links)
-	now, held := time.Now(), false
+	now := time.Now()
 	for i, l := range links {
 		was, known := e.world.Links[l.Name]
 		if known && was.Index == l.Index && !slices.Equal(was.OnLink, l.OnLink) && !e.limits.take("on-link prefixes on "+l.Name, now) {
-			links[i].OnLink, held = was.OnLink, true
+			links[i].OnLink, links[i].OnLinkMetric = was.OnLink, was.OnLinkMetric
 			e.resyncAt = now.Add(e.limits.rate)
-			if !e.unsteady {
+			if !now.Before(e.unsteady[l.Name]) {
 				e.opt.Log.Warn("a router keeps announcing other on-link prefixes; uplinkd follows only every few seconds", "interface", l.Name)
 			}
+			e.unsteady[l.Name] = now.Add(time.Minute)
 		}
+		links[i].OnLinkMore = now.Before(e.unsteady[l.Name])
 	}
-	e.unsteady = held
 	return links
 }
 

@@ -34,14 +34,21 @@ func TestOnLinkThatNeverRests(t *testing.T) {
 			e.Hint()
 			pass(100 * time.Millisecond)
 		}
-		// Ten times at once, and once every five seconds: three rows come, and three go.
-		if n := kern.Written() - before; n == 0 || n > (10+12)*6 {
+		// Ten times at once, and once every five seconds: three rows come, and three go; and those of the network once.
+		if n := kern.Written() - before; n == 0 || n > (10+12)*6+20 {
 			t.Errorf("%d writes for %d changes", n, minute)
 		}
-		pass(10 * time.Second)
+		local := func(r kernel.Route) bool { return r.Table == kernel.TableLocal && r.Dev == "lan0" }
+		if !slices.ContainsFunc(kern.Owned().Routes, local) {
+			t.Errorf("what is not followed can draw the hosts' traffic:\n%s", kern.Owned().Text(time.Now()))
+		}
+		pass(3 * time.Minute)
 		routes := kern.Owned().Routes
 		if !slices.ContainsFunc(routes, func(r kernel.Route) bool { return r.Dst == said && r.Type == kernel.Throw }) {
 			t.Errorf("there is no row for %s:\n%s", said, kern.Owned().Text(time.Now()))
+		}
+		if slices.ContainsFunc(routes, local) {
+			t.Errorf("the link is not taken for steady again:\n%s", kern.Owned().Text(time.Now()))
 		}
 	})
 }

@@ -20,6 +20,7 @@ type Link struct {
 	Globals        []netip.Prefix `json:"globals,omitempty"`          // global and ULA addresses of any owner that have passed DAD, sorted
 	Duplicates     []netip.Addr   `json:"duplicates,omitempty"`       // global addresses that failed DAD: somebody else on the link has them
 	OnLink         []netip.Prefix `json:"on_link,omitempty"`          // global and ULA prefixes of which others are neighbours, as the main table has it; at most MaxOnLink, sorted
+	OnLinkMore     bool           `json:"on_link_more,omitempty"`     // there may be others, since they keep becoming others
 	OnLinkMetric   uint32         `json:"on_link_metric,omitempty"`   // the best one of the routes to them
 }
 
@@ -39,5 +40,5 @@ func (l Link) Equal(o Link) bool {
 		return false
 	}
 	return slices.Equal(l.OtherLinkLocal, o.OtherLinkLocal) && slices.Equal(l.Globals, o.Globals) &&
-		slices.Equal(l.Duplicates, o.Duplicates) && slices.Equal(l.OnLink, o.OnLink) && l.OnLinkMetric == o.OnLinkMetric
+		slices.Equal(l.Duplicates, o.Duplicates) && slices.Equal(l.OnLink, o.OnLink) && l.OnLinkMetric == o.OnLinkMetric && l.OnLinkMore == o.OnLinkMore
 }
