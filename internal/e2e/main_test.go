@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ const binaryVar = "UPLINKD_BINARY"
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	_ = flag.Set("test.parallel", "4") // unless the command line says otherwise: these tests mostly wait, for lifetimes and timers of DHCPv6
 	if os.Getenv("GORACE") == "" {
 		_ = os.Setenv("GORACE", "atexit_sleep_ms=0") // else every end of a program built with -race takes a second
 	}
