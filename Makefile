@@ -33,7 +33,7 @@ demo: ## show the main job in throw-away network namespaces, in under 30 s
 	@$(MAKE) --no-print-directory build
 	@build/uplinkd demo
 
-test: ## all tests, about seven minutes; UPLINKD_NETNS=1 turns "skipped, because this machine cannot" into a failure
+test: ## all tests, about five minutes; UPLINKD_NETNS=1 turns "skipped, because this machine cannot" into a failure
 	@.ci/need test
 	@.ci/gotest $(TESTFLAGS)
 
