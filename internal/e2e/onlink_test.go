@@ -19,15 +19,9 @@ import (
 func TestOnLinkOnAnotherUplink(t *testing.T) {
 	t.Parallel()
 	const neighbour = "3fff:b::99" // on the rogue's link; and somebody in the Internet has the same one
-	s := newSite(t, false)
-	s.simulate(forever)
+	s, host, lan := besideDSL(t)
 	s.far.IP("-6 address add %s/128 dev lo", neighbour)
 	s.isp.IP("-6 route add %s via %s dev core0", neighbour, farAddress)
-	s.configure(dslFirst)
-	s.start()
-	host := s.hostAddress(pool, "preferred", preferred).Local
-	s.reachFrom(host)
-	lan, _ := host.Prefix(64)
 	far, _ := netip.MustParseAddr(farAddress).Prefix(64)
 	link := netip.MustParsePrefix("3fff:b::/64")
 
@@ -83,13 +77,7 @@ func TestOnLinkOnAnotherUplink(t *testing.T) {
 // other uplink's hosts: they stay reachable.
 func TestCrowdedLink(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, false)
-	s.simulate(forever)
-	s.configure(dslFirst)
-	s.start()
-	host := s.hostAddress(pool, "preferred", preferred).Local
-	s.reachFrom(host)
-	lan, _ := host.Prefix(64)
+	s, host, lan := besideDSL(t)
 	upper := lan.Addr().As16()
 	upper[8] = 0x80
 	list := []isp.RAPrefix{{Prefix: netip.PrefixFrom(lan.Addr(), 65)}, {Prefix: netip.PrefixFrom(netip.AddrFrom16(upper), 65)}}

@@ -60,17 +60,25 @@ func (s *site) awaitProblem(code string) {
 	})
 }
 
+// besideDSL is a site whose host reaches far by its provider, beside another uplink on which there is nobody yet; lan is the
+// host's network.
+func besideDSL(t *testing.T) (s *site, host netip.Addr, lan netip.Prefix) {
+	t.Helper()
+	s = newSite(t, false)
+	s.simulate(forever)
+	s.configure(dslFirst)
+	s.start()
+	host = s.hostAddress(pool, "preferred", preferred).Local
+	s.reachFrom(host)
+	lan, _ = host.Prefix(64)
+	return s, host, lan
+}
+
 // TestRogueAnnouncesNetwork sends RAs with the prefix of a network on another uplink, before and after its interface was down:
 // hosts stay reachable, and the network is not numbered anew.
 func TestRogueAnnouncesNetwork(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, false)
-	s.simulate(forever)
-	s.configure(dslFirst)
-	s.start()
-	host := s.hostAddress(pool, "preferred", preferred).Local
-	lan, _ := host.Prefix(64)
-	s.reachFrom(host)
+	s, host, lan := besideDSL(t)
 	s.rogue(forever, func(p *isp.Provider) {
 		p.SetRA(isp.RA{Interval: time.Second, Prefixes: []isp.RAPrefix{{Prefix: lan, OnLink: true, Autonomous: true, Preferred: 3000, Valid: 4000}}})
 	})
@@ -92,12 +100,7 @@ func TestRogueAnnouncesNetwork(t *testing.T) {
 // TestRogueLeasesHostsAddress leases to the router, on another uplink, the address that a host has.
 func TestRogueLeasesHostsAddress(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, false)
-	s.simulate(forever)
-	s.configure(dslFirst)
-	s.start()
-	host := s.hostAddress(pool, "preferred", preferred).Local
-	s.reachFrom(host)
+	s, host, _ := besideDSL(t)
 	cfg := forever
 	cfg.Addresses = netip.MustParsePrefix("2001:db8:1:2::/64")
 	s.rogue(cfg, func(p *isp.Provider) {
